@@ -21,7 +21,8 @@ def terminal_tables(summary: pd.DataFrame, width: int = 80) -> Iterator[Any]:
     """The summary as tables and captions that rich prints, one table per combination of settings.
 
     Columns to the left of a column `network` are such settings; without one there is a single table.
-    Columns that do not fit into the width follow in another table with the same first columns.
+    Columns that do not fit into the width follow in another table with the same first columns, without the
+    rows that have nothing in it.
     """
     columns = list(summary.columns)
     settings = columns[: columns.index("network")] if "network" in columns else []
@@ -64,7 +65,10 @@ def _fitting_tables(
             parts.append(list(shared))
         parts[-1].append(name)
     for part in parts:
-        yield _terminal_table({n: texts[n] for n in part}, wide, title)
+        # of several tables each has the rows about which it says something
+        own = [texts[name] for name in part if name not in shared or len(parts) == 1]
+        kept = [at for at in range(len(rows)) if any(column[at] for column in own)]
+        yield _terminal_table({n: [texts[n][at] for at in kept] for n in part}, wide, title)
     if caption is not None:
         yield Text(caption, "dim italic")
 

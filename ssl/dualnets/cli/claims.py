@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Show every claim with its outcome in stored runs: verdict, what was measured, the effect
 with a 95% interval, n, and the run."""
+BESIDE = 19  # characters, of where a claim was run
 SCALES = ("smoke", "default", "long", "fashion", "paper")
 NOTHING_RUN = """
 No run in {out} gives a verdict; hltm claims --scale default makes such runs.
@@ -185,12 +186,14 @@ def _show(console: Console, found: list[ClaimResult], others: list[ClaimResult])
 
 
 def _show_beside(console: Console, pairs: Sequence[SideBySide]) -> None:
-    """One line per claim that was run on trees and on pictures, or on either: both outcomes."""
+    """Per claim that was run on trees and on pictures: its titles, and a line for each outcome."""
     from dualnets.cli._terminal import print_plain
 
     if pairs:
         print_plain(console, "\nOn trees, and on pictures:", "bold")
     for pair in pairs:
-        outcomes = [f"trees {pair.trees.shown_outcome}"]
-        outcomes += [f"{scale} {own.shown_outcome}" for scale, own in pair.pictures.items()]
-        print_plain(console, f"{' / '.join(pair.titles)}: {'; '.join(outcomes)}")
+        print_plain(console, " / ".join(pair.titles))
+        outcomes = {"trees": pair.trees}
+        outcomes |= {f"pictures, {scale}": own for scale, own in pair.pictures.items()}
+        for where, own in outcomes.items():
+            print_plain(console, f"  {where:{BESIDE}}{own.shown_outcome}")

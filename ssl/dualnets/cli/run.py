@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -143,8 +144,8 @@ def _group(settings: type, name: str) -> str:
     """A heading for a setting, after the class that declares it, e.g. `network settings`."""
     for kind in settings.__mro__:
         if name in inspect.get_annotations(kind):
-            words = kind.__name__.removesuffix("Settings")
-            return f"{words.lower()} settings" if words else "settings of this experiment"
+            words = re.findall("[A-Z][a-z]*", kind.__name__.removesuffix("Settings"))
+            return f"{' '.join(words).lower()} settings" if words else "settings of this experiment"
     raise AttributeError(f"{settings.__name__} has no field {name}")
 
 

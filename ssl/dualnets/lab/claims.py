@@ -226,11 +226,11 @@ def table(folder: str | Path) -> str:
 
 @dataclass(frozen=True)
 class SideBySide:
-    """A claim on trees, and its partner on pictures at every scale.
+    """A claim on trees, and the same on pictures at every scale.
 
     Attributes:
-        trees: the claim on trees, at the default scale.
-        pictures: scale -> the same claim on pictures, run or not.
+        trees: the claim on trees, at the first scale.
+        pictures: scale -> the same claim on pictures.
     """
 
     trees: ClaimResult

@@ -37,6 +37,8 @@ USUAL = "usual"
 class PictureSettings(Checked):
     """A data set of pictures, and networks that each have initial weights and views of their own."""
 
+    MEMBERS: ClassVar[str] = "networks"
+
     data: str = setting("digits", "data set of pictures", choices=tuple(SHAPES))
     data_folder: str = setting(
         "",
@@ -163,7 +165,7 @@ class ImageTrainSettings(TrainSettings):
     augment: str = setting(
         "default",
         "how views differ from a picture: default, simclr, byol, none, or operations joined by +, such as "
-        "crop:0.5+flip+blur+light:0.4 (hltm images --help lists them)",
+        "crop:0.5+flip+blur+light:0.4 (hltm images lists them)",
     )
     samples: int = setting(0, "training pictures, used in epochs; 0 for all", low=0, high=1 << 30)
 
@@ -192,8 +194,6 @@ class ImageSettings(  # the first base's defaults count
         >>> settings.shape, str(settings.build_augmentation())
         ((1, 8, 8), 'crop:0.5+noise:0.1')
     """
-
-    MEMBERS: ClassVar[str] = "networks"
 
     def check(self) -> None:
         """Start to train one network, as `check_training` does.

@@ -136,8 +136,8 @@ def _tail(among: int) -> float:
 def exceeds(after: Array, before: Array | float, among: int = 1, *, exact: bool = True) -> float:
     """P of Wilcoxon's exact signed-rank test, or of Student's test, one-sided, that paired values grew.
 
-    To signed ranks pairs without a difference carry no sign and are left out; if nothing is left, or a
-    value is not finite, P is 1.
+    To signed ranks pairs without a difference carry no sign and are left out; if nothing is left, one pair
+    for Student's test, or a value is not finite, P is 1.
 
     Args:
         after, before: one value per member, or a single one to compare all with.
@@ -153,7 +153,7 @@ def exceeds(after: Array, before: Array | float, among: int = 1, *, exact: bool 
         0.01220703125
     """
     difference = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
-    if not np.isfinite(difference).all():
+    if not np.isfinite(difference).all() or len(difference) < 2 - exact:
         return 1.0
     if not exact:
         middle, error = difference.mean(), difference.std(ddof=1) / len(difference) ** 0.5

@@ -89,9 +89,9 @@ class VariantStats(NamedTuple):
         """Trees with an alignment or a spread that is not finite."""
         return int((~np.isfinite(self.value + self.spread)).sum())
 
-    def p_grown(self, tests: int = 1) -> float:
-        """P that the alignment did not grow (exact, one-sided), after Bonferroni over `tests` tests."""
-        return exceeds(self.value, self.initial, tests)
+    def p_grown(self, tests: int = 1, *, exact: bool = True) -> float:
+        """P that the alignment did not grow, as `exceeds` has it, after Bonferroni over `tests` tests."""
+        return exceeds(self.value, self.initial, tests, exact=exact)
 
 
 def variant_stats(
@@ -240,7 +240,8 @@ def all_emerge(table: pd.DataFrame, *, plural: str, members: Members = TREES) ->
             gaps[name] = gaps[name]._replace(low=float("nan"), high=float("nan"))
     details = [
         {"variant": name, "emerges": gap.low > NEGLIGIBLE, **gap.detail("gap_closed"),
-         "p_grown": found[name].p_grown(len(found)), "spread": float(found[name].spread.mean())}
+         "p_grown": found[name].p_grown(len(found), exact=members.exact),
+         "spread": float(found[name].spread.mean())}
         for name, gap in gaps.items()
     ]  # fmt: skip
     not_emerged = [name for name, gap in gaps.items() if not gap.low > NEGLIGIBLE]

@@ -284,6 +284,21 @@ def test_wide_tables_go_on_below_and_nothing_is_cut():
     assert all(f"{0.5 + i:.3f}" in shown for i in range(9))
 
 
+def test_of_several_tables_each_has_the_rows_about_which_it_says_something():
+    import pandas as pd
+
+    from dualnets.cli._tables import terminal_tables
+
+    rows = pd.DataFrame({"what": ["alpha", "beta", "gamma"], "error": ["0.10", "", "0.20"],
+                         "cosine": ["", "0.30", "0.40"]})  # fmt: skip
+    shown = [list(table.columns[0].cells) for table in terminal_tables(rows, 12)]
+    assert [[str(cell) for cell in column] for column in shown] == [
+        ["alpha", "gamma"], ["beta", "gamma"],
+    ]  # fmt: skip
+    (whole,) = terminal_tables(rows, 80)
+    assert whole.row_count == 3
+
+
 @pytest.mark.parametrize("arguments", ["--help", "list"])
 def test_an_output_that_cannot_be_written_is_one_line(arguments):
     command = f"{sys.executable} -m hltm {arguments}"

@@ -11,8 +11,10 @@ from judging import judge
 from made_up_variants import joined, seeded
 
 from dualnets import experiments
+from dualnets.cli import main
 from dualnets.experiments.byol._verdicts import variant_ends
 from dualnets.experiments.images.image_byol import EXPERIMENT as IMAGE_BYOL
+from dualnets.images import known
 from dualnets.lab import grids
 from dualnets.lab.experiment import ProgressListener
 from dualnets.lab.fields import with_columns
@@ -123,6 +125,12 @@ def test_as_good_is_decided_by_students_test(ends, verdict, reason):
     assert found.effect.startswith("accuracy against that of")
 
 
+def test_growth_of_six_networks_is_told_from_chance_in_the_details_too():
+    (losses, _) = experiments.load("image_losses").verdicts(made_up("image_losses", {}))
+    assert len(losses.details) == 5
+    assert all(detail["p_grown"] < 0.01 for detail in losses.details)
+
+
 def test_a_gap_closes_to_an_accuracy_of_one_and_a_network_that_diverged_closes_nothing():
     table = made_up("image_byol", {}, start=0.9)
     end = variant_ends(table)["predictor EMA BN"]
@@ -163,6 +171,59 @@ def test_losses_compare_features_of_length_one_at_every_scale():
         for settings in grids.cells(experiment, scale, {}):
             assert settings.build_method().projector.widths == ()
             assert (settings.normalize, settings.momentum, settings.weight_decay) == (True, 0, 0)
+
+
+@pytest.fixture
+def nothing_found(monkeypatch):
+    """A machine without data sets but the digits."""
+    monkeypatch.delenv(known.VARIABLE, raising=False)
+    for name, entry in known.KNOWN.items():
+        monkeypatch.setitem(known.KNOWN, name, dataclasses.replace(entry, packaged=None))
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("image-losses", ["--data", "cifar10"]), ("image-byol", ["--scale", "fashion"]),
+     ("image-update", ["--scale", "fashion"])],
+)  # fmt: skip
+def test_absent_pictures_are_one_line_before_any_work(
+    name, options, workers, nothing_found, tmp_path, capsys
+):
+    assert main(["run", name, *options, "--workers", workers, "--out", str(tmp_path)]) == 2
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err.count("\n")) == ("", 1)
+    assert "is not found: put " in shown.err
+    assert "--data-folder" in shown.err
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
+def test_claims_on_absent_pictures_are_a_line_each_and_the_others_go_on(
+    nothing_found, tmp_path, capsys
+):
+    assert main(["claims", "--scale", "fashion", "--out", str(tmp_path)]) == 0
+    shown = capsys.readouterr()
+    *lines, last = shown.err.splitlines()
+    every = [*NAMES, "image_update"]
+    assert [line.partition(" could not be run: fashion-mnist is not found: put ")[0] for line in lines] == [
+        f"hltm: {name}" for name in every
+    ]  # fmt: skip
+    assert last == f"hltm: not run: {', '.join(every)}"
+
+
+@pytest.mark.parametrize("name", [*NAMES, "image_update"])
+def test_help_and_members_are_in_words_of_pictures(name, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["run", name.replace("_", "-"), "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "image train settings:" in shown
+    assert "image network settings:" in shown
+    _, options = shown.split("options of the run:")
+    assert not {"tree", "trees", "leaves", "latent", "latents"} & set(options.split())
+    assert "crop:0.5" in options
+    assert "(default: default)" in options
+    assert experiments.load(name).Settings.MEMBERS == "networks"
 
 
 def test_combinations_are_those_of_trees():

@@ -175,6 +175,8 @@ def test_the_rule_on_the_guide(changes, verdict):
     found = judge(EXPERIMENT, trained(**changes), AT["guide"])
     assert (found.verdict, found.of) == (verdict, "networks")
     assert "dealt at random" in found.reason or "12 networks" in found.reason
+    for detail in found.details:
+        assert detail["of_views_dealt_at_random"] == pytest.approx(changes.get("other", 0.1))
 
 
 def test_a_residue_is_measured_on_the_networks_own_finite_set():

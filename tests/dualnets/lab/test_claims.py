@@ -199,7 +199,7 @@ def test_the_table_of_pairs_follows_that_of_claims(tmp_path):
     )
 
 
-def test_a_pair_is_a_line_of_the_command(capsys):
+def test_a_pair_is_shown_by_the_command(capsys):
     from dualnets.cli._terminal import terminal
     from dualnets.cli.claims import _show_beside
 
@@ -207,8 +207,9 @@ def test_a_pair_is_a_line_of_the_command(capsys):
     assert capsys.readouterr().out.splitlines() == [
         "",
         "On trees, and on pictures:",
-        "byol-ablation: predictor / image-byol: predictor: trees holds 0.76 [0.73, 0.78], n = 16 trees; "
-        "default open 0.20, n = 12 networks",
+        "byol-ablation: predictor / image-byol: predictor",
+        "  trees              holds 0.76 [0.73, 0.78], n = 16 trees",
+        "  pictures, default  open 0.20, n = 12 networks",
     ]
     _show_beside(terminal(), [])
     assert capsys.readouterr().out == ""

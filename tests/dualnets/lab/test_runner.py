@@ -167,6 +167,13 @@ def test_a_pages_details_keep_whole_numbers_beside_rows_without_one():
     assert shown.count("<td>–</td>") == 2
 
 
+def test_a_page_leaves_out_settings_that_are_empty_in_every_cell():
+    shown = page._settings([{"data": "digits", "data_folder": "", "lr": lr} for lr in (1, 2)])
+    assert shown.startswith("<p>data digits.</p>")
+    shown = page._settings([{"data": "digits", "data_folder": folder} for folder in ("", "/here")])
+    assert "/here" in shown
+
+
 def test_a_page_shows_code_between_backticks():
     assert page.prose("1 < `a & b`") == "1 &lt; <code>a &amp; b</code>"
 

@@ -100,3 +100,4 @@ def test_students_test_decides_with_six_pairs_what_signed_ranks_cannot():
     ones = np.ones(6)
     assert [exceeds(ones * by, 0.0, exact=False) for by in (1, 0, -1)] == [0.0, 0.5, 1.0]
     assert exceeds(np.array([1.0, np.nan]), 0.0, exact=False) == 1.0
+    assert exceeds(np.ones(1), 0.0, exact=False) == exceeds(np.ones(0), 0.0, exact=False) == 1.0

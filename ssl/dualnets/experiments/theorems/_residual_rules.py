@@ -160,9 +160,10 @@ def judged_guides(
         of: what members are.
     """
     judged = [row for row in found if row["judged"]]
+    competing = f"of {other}".removesuffix("'s views").replace(" ", "_")
     details = [
         {"where": row["where"], "judged": row["judged"], **row["form"].detail("cosine"),
-         "of_another_tree": row["other"].value, "without_weights": row["unweighted"].value, "p": row["p"]}
+         competing: row["other"].value, "without_weights": row["unweighted"].value, "p": row["p"]}
         for row in found
     ]  # fmt: skip
     what = "mean cosine of the form and the exact update along training, smallest over settings"

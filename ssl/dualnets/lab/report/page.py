@@ -207,11 +207,11 @@ def details_table(details: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _settings(cells: list[Mapping[str, Any]]) -> str:
-    """The settings that all cells share, then a table of those that differ."""
+    """The settings that all cells share, but empty ones, then a table of those that differ."""
     import pandas as pd
 
     table = pd.DataFrame(cells)
     varying = [c for c in table if table[c].astype(str).nunique() > 1]
-    same = [c for c in table if c not in varying]
+    same = [c for c in table if c not in varying and table[c].iloc[0] != ""]
     words = ", ".join(f"{c.replace('_', ' ')} {table[c].iloc[0]}" for c in same)
     return f"<p>{html.escape(words)}.</p>" + (html_table(table[varying]) if varying else "")
