@@ -21,12 +21,16 @@ from hltm._devices import check_device
 from hltm.probe.causal.replacing import Replacement, replaced
 from hltm.sampling.philox import check_members, check_seed
 
+# members that a CPU computes in one operation where pictures have few places, so that operations are long enough
+# (benchmarks/images.md)
+PER_PART, FEW_PLACES = 12, 256
+
 
 class ImageNetwork(Network):
     """S convolutional networks; the output is the mean over places of the last block's ReLU.
 
     Level l is what block l computes before its last ReLU. A ReLU follows every block. On a CPU members run
-    one after the other, elsewhere all at once, as one grouped convolution.
+    one after the other, but for small pictures; else several at once, as one grouped convolution.
 
     Args:
         shape: `(C, H, W)` of a picture.
@@ -115,8 +119,10 @@ class ImageNetwork(Network):
 
     @property
     def members_per_part(self) -> int:
-        """How many members run in one operation: one on a CPU, elsewhere all."""
-        return 1 if self.device.type == "cpu" else len(self.members)
+        """How many members run in one operation: on a CPU one, or several of small pictures; elsewhere all."""
+        if self.device.type != "cpu":
+            return len(self.members)
+        return PER_PART if self.shape[1] * self.shape[2] <= FEW_PLACES else 1
 
     def forward(self, leaves: Tensor) -> Tensor:
         """The output of every network.

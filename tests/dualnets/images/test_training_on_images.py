@@ -11,6 +11,7 @@ from dualnets.images import LabelledImages, load, parse_views
 from dualnets.images import rows as image_rows
 from dualnets.methods import discover
 from dualnets.networks.conv_net import conv_net
+from dualnets.networks.image_network import ImageNetwork
 from dualnets.training import ensemble, memory, steps, trajectory
 
 DIGITS = load("digits")
@@ -69,6 +70,9 @@ def test_a_member_is_the_same_in_an_ensemble_and_alone():
 
 
 def test_parts_spans_and_threads_change_no_bit(monkeypatch):
+    together = numbers(train(BYOL(), network(3)))
+    monkeypatch.setattr(ImageNetwork, "members_per_part", 1)
+    torch.testing.assert_close(numbers(train(BYOL(), network(3))), together, rtol=1e-5, atol=1e-6)
     expected = numbers(train(BYOL(), network(3)))
     assert ensemble.members_per_part(network(3), 3, 3) == 1
     monkeypatch.setattr(image_rows, "DRAWN_BYTES", 1)

@@ -18,5 +18,4 @@ EXPERIMENT = pictures_ablation(
     claims=on_pictures(byol_ablation.EXPERIMENT),
     summary="on pictures: BYOL needs its predictor and BatchNorm",
     variants=byol_ablation.VARIANTS,
-    long={"members": 8, "steps": 1600},
 )

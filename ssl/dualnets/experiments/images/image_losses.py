@@ -19,9 +19,8 @@ COVARIANCE: Variants = {
     name: {"loss": "covariance", **own}
     for name, own in ((pair_weights.VIEWS, {}), (pair_weights.SAMPLES, {"weights_from": "samples"}))
 }
-LOSSES: Variants = {
-    "simple": {"loss": "simple"},
-    "triplet": {"loss": "triplet"},
+MARGIN: Variants = {"simple": {"loss": "simple"}, "triplet": {"loss": "triplet"}}
+SOFTMAX: Variants = {
     "infonce 1": {"loss": "infonce", "negatives": 1},
     "infonce 4": {"loss": "infonce", "negatives": 4},
     "ntxent": {"loss": "ntxent"},
@@ -29,17 +28,23 @@ LOSSES: Variants = {
 EXPERIMENT = pictures_ablation(
     __name__,
     claims=(
-        Claim(
-            "On pictures features emerge whatever the contrastive loss",
-            losses.EXPERIMENT.claims[0].reference,
-            all_emerge("loss", "losses", members=NETWORKS),
-            "losses",
-            about=tuple(LOSSES),
-            members=NETWORKS,
-            partner=claim_title(losses.EXPERIMENT.name, ""),
+        *(
+            Claim(
+                f"On pictures, features emerge with losses that weigh pairs by {what}",
+                losses.EXPERIMENT.claims[0].reference,
+                all_emerge("loss", "losses", members=NETWORKS),
+                name,
+                about=tuple(own),
+                members=NETWORKS,
+                partner=claim_title(losses.EXPERIMENT.name, ""),
+            )
+            for name, what, own in (
+                ("softmax", "a softmax: InfoNCE and NT-Xent", SOFTMAX),
+                ("margin", "a constant or a margin: the simple and the triplet loss", MARGIN),
+            )
         ),
         Claim(
-            "On pictures features emerge by the covariance operator alone: with fixed weights of views or of "
+            "On pictures, features emerge by the covariance operator alone: with fixed weights of views or of "
             "pictures without augmentation",
             pair_weights.EXPERIMENT.claims[0].reference,
             all_emerge("weighting", "weightings", members=NETWORKS),
@@ -50,10 +55,9 @@ EXPERIMENT = pictures_ablation(
         ),
     ),
     summary="on pictures: features emerge whatever the loss",
-    variants={**LOSSES, **COVARIANCE},
+    variants={**MARGIN, **SOFTMAX, **COVARIANCE},
     method="simclr",
     common={"projector": "none", "normalize": True, "momentum": 0.0, "weight_decay": 0.0},
-    default={"steps": 500},
     fashion={"steps": 700},
     sweep=Sweep(
         "hltm run image-losses --seed 1000 --members 2 --steps 250 --snapshots 3 --lr 0.01 0.1 1 10",

@@ -54,6 +54,5 @@ EXPERIMENT = pictures_ablation(
     summary="on pictures: BYOL with norms over one sample",
     variants={BATCH: {}, **ONE_SAMPLE},
     common={"network_norm": "batch"},
-    default={"steps": 500},
     fashion={"steps": 700},
 )

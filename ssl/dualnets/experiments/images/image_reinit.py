@@ -22,7 +22,7 @@ EXPERIMENT = pictures_ablation(
     __name__,
     claims=(
         Claim(
-            f"On pictures BYOL's predictor can be drawn again every {PERIODS[0]} to {PERIODS[-1]} updates "
+            f"On pictures, BYOL's predictor can be drawn again every {PERIODS[0]} to {PERIODS[-1]} updates "
             "without harm",
             byol_reinit.REDRAWS,
             as_good(NEVER, tuple(SLOW), members=NETWORKS),
@@ -36,6 +36,5 @@ EXPERIMENT = pictures_ablation(
     ),
     summary="on pictures: redrawing BYOL's predictor does no harm",
     variants={NEVER: {}, **SLOW, **byol_reinit.FRESH},
-    default={"steps": 500},
     fashion={"steps": 700},
 )
