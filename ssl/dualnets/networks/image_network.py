@@ -119,7 +119,7 @@ class ImageNetwork(Network):
 
     @property
     def members_per_part(self) -> int:
-        """How many members run in one operation: on a CPU one, or several of small pictures; elsewhere all."""
+        """How many members run in one operation: one, or several of small pictures; off a CPU all."""
         if self.device.type != "cpu":
             return len(self.members)
         return PER_PART if self.shape[1] * self.shape[2] <= FEW_PLACES else 1
