@@ -21,8 +21,7 @@ from hltm._devices import check_device
 from hltm.probe.causal.replacing import Replacement, replaced
 from hltm.sampling.philox import check_members, check_seed
 
-# members that a CPU computes in one operation where pictures have few places, so that operations are long enough
-# (benchmarks/images.md)
+# members that a CPU computes in one operation where pictures have few places (benchmarks/images.md)
 PER_PART, FEW_PLACES = 12, 256
 
 

@@ -44,8 +44,8 @@ EXPERIMENT = pictures_ablation(
             )
         ),
         Claim(
-            "On pictures, features emerge by the covariance operator alone: with fixed weights of views or of "
-            "pictures without augmentation",
+            "On pictures, features emerge by the covariance operator alone: with fixed weights of views or "
+            "of pictures without augmentation",
             pair_weights.EXPERIMENT.claims[0].reference,
             all_emerge("weighting", "weightings", members=NETWORKS),
             "covariance",
