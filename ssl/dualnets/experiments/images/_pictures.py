@@ -1,10 +1,10 @@
 """What the experiments on pictures share: settings, scales and figure, and claims taken over from trees.
 
 Settings: a ConvNet of three strided layers (16, 32 and 64 channels) whose features, the mean over places of
-the last one, are not normalised; projector 64-128-64 and predictor 64-128-64; otherwise as on trees (`byol/_byol.py`): each head
-Linear, BatchNorm without gain and shift, ReLU, Linear, cosine losses of both directions summed, moving
-average 0.99, SGD with momentum 0.9 and weight decay 4e-4, batch 128. The default scale trains on
-scikit-learn's digits, `fashion` on Fashion-MNIST in batches of 64, and `paper` a ResNet-18
+the last one, are not normalised; projector 64-128-64 and predictor 64-128-64; otherwise as on trees
+(`byol/_byol.py`): each head Linear, BatchNorm without gain and shift, ReLU, Linear, cosine losses of both
+directions summed, moving average 0.99, SGD with momentum 0.9 and weight decay 4e-4, batch 128. The default
+scale trains on scikit-learn's digits, `fashion` on Fashion-MNIST in batches of 64, and `paper` a ResNet-18
 with BatchNorm inside on CIFAR-10 with BYOL's views.
 
 Rates, widths and updates were chosen on pilots (seed 1000, 4 networks): on digits BYOL with all parts closes
