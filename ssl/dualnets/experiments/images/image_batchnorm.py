@@ -24,5 +24,6 @@ EXPERIMENT = pictures_ablation(
     summary="on pictures: BYOL needs the gradient through the mean",
     variants={**PARTS, NETWORK: byol_batchnorm.ELSEWHERE[NETWORK]},
     variants_at={"paper": PARTS},
+    default={"steps": 2500},
     fashion={"steps": 500},
 )
