@@ -8,9 +8,9 @@ scale trains on scikit-learn's digits, `fashion` on Fashion-MNIST in batches of 
 with BatchNorm inside on CIFAR-10 with BYOL's views.
 
 Rates, widths and updates were chosen on pilots (seed 1000, 4 networks; on digits BYOL with all parts closes
-.38, .58, .70 and .73 of the gap after 100, 640, 800 and 1,600 updates), and updates doubled after a run of 1,600
-in which two curves were not flat. Fashion-MNIST has what ten minutes of
-two cores allow: some of its curves still move at the end, and the plateau rule then leaves a claim open.
+.38, .58, .70 and .73 of the gap after 100, 640, 800 and 1,600 updates), and updates doubled after a run of
+1,600 in which two curves were not flat. Fashion-MNIST has what ten minutes of two cores allow: some of its
+curves still move at the end, and the plateau rule then leaves a claim open.
 
 The accuracies of the paper's tables are not at hand and its networks are larger, so signs and orders of
 effects are compared, never numbers. The ceiling of accuracy is not known either: gaps are closed to 1.
