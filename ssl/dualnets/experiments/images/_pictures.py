@@ -108,7 +108,6 @@ def pictures_ablation(
     method: str = "byol",
     common: Mapping[str, Any] | None = None,
     default: Mapping[str, Any] | None = None,
-    long: Mapping[str, Any] | None = None,
     fashion: Mapping[str, Any] | None = None,
     paper: Mapping[str, Any] | None = None,
     **more: Any,
@@ -120,14 +119,12 @@ def pictures_ablation(
         method: of all variants.
         common: what differs at every scale.
         default, fashion, paper: what differs from these scales.
-        long: what differs from the default scale; None for no scale `long`.
         **more: arguments of `ablation`.
     """
     always = common or {}
     scales = {
         "smoke": {**SMOKE, **always},
         "default": {**always, **(default or {})},
-        **({} if long is None else {"long": {**always, **(default or {}), **long}}),
         "fashion": {**FASHION, **always, **(fashion or {})},
         "paper": {**PAPER, **always, **(paper or {})},
     }

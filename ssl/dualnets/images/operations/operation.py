@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from dualnets._checks import check_number
 from dualnets._options import Registry
 
 if TYPE_CHECKING:
@@ -45,6 +46,11 @@ class Operation(ABC):
 
     word: ClassVar[str]
     address: ClassVar[int]
+
+    def __post_init__(self) -> None:
+        """Raise TypeError or ValueError where a probability, which most operations have, is none."""
+        if hasattr(self, "probability"):
+            check_number(f"{self.word}'s probability", self.probability, low=0, high=1)
 
     @abstractmethod
     def __call__(self, pictures: Tensor, draws: Draws) -> Tensor:

@@ -103,9 +103,6 @@ class Flip(Operation):
     word: ClassVar[str] = "flip"
     address: ClassVar[int] = 2
 
-    def __post_init__(self) -> None:
-        check_number("flip's probability", self.probability, low=0, high=1)
-
     def __call__(self, pictures: Tensor, draws: Draws) -> Tensor:
         return torch.where(draws.coin(0, self.probability), pictures.flip(-1), pictures)
 
@@ -128,9 +125,6 @@ class Blur(Operation):
     probability: float = 0.5
     word: ClassVar[str] = "blur"
     address: ClassVar[int] = 3
-
-    def __post_init__(self) -> None:
-        check_number("blur's probability", self.probability, low=0, high=1)
 
     def __call__(self, pictures: Tensor, draws: Draws) -> Tensor:
         low, high = BLUR

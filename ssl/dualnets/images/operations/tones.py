@@ -39,7 +39,7 @@ class Light(Operation):
 
     def __post_init__(self) -> None:
         check_number("light's strength", self.strength, low=0)
-        check_number("light's probability", self.probability, low=0, high=1)
+        super().__post_init__()
 
     def __call__(self, pictures: Tensor, draws: Draws) -> Tensor:
         applied = draws.coin(2, self.probability)
@@ -78,7 +78,7 @@ class Colour(Operation):
     def __post_init__(self) -> None:
         check_number("colour's saturation", self.saturation, low=0)
         check_number("colour's hue", self.hue, low=0, high=0.5)
-        check_number("colour's probability", self.probability, low=0, high=1)
+        super().__post_init__()
 
     def __call__(self, pictures: Tensor, draws: Draws) -> Tensor:
         factor = _factor(draws, 0, self.saturation)
@@ -115,7 +115,7 @@ class Jitter(Operation):
         check_number("jitter's strength", self.strength, low=0)
         check_number("jitter's saturation", self.saturation, low=0)
         check_number("jitter's hue", self.hue, low=0, high=0.5)
-        check_number("jitter's probability", self.probability, low=0, high=1)
+        super().__post_init__()
 
     def __call__(self, pictures: Tensor, draws: Draws) -> Tensor:
         one = draws.uniforms
@@ -147,9 +147,6 @@ class Grey(Operation):
     word: ClassVar[str] = "grey"
     address: ClassVar[int] = 7
 
-    def __post_init__(self) -> None:
-        check_number("grey's probability", self.probability, low=0, high=1)
-
     def __call__(self, pictures: Tensor, draws: Draws) -> Tensor:
         return torch.where(draws.coin(0, self.probability), _grey(pictures), pictures)
 
@@ -172,9 +169,6 @@ class Solarise(Operation):
     probability: float = 0.2
     word: ClassVar[str] = "solarise"
     address: ClassVar[int] = 8
-
-    def __post_init__(self) -> None:
-        check_number("solarise's probability", self.probability, low=0, high=1)
 
     def __call__(self, pictures: Tensor, draws: Draws) -> Tensor:
         coin = draws.coin(0, self.probability)
