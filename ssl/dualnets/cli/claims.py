@@ -163,13 +163,16 @@ def _show(console: Console, found: list[ClaimResult], others: list[ClaimResult])
     colours = {"holds": "green", "fails": "red", "open": "yellow", "not run": "dim"}
     for claim in found:
         head = Text.assemble(
-            (f"{claim.title:32}", "bold"),
+            (f"{claim.title:31} ", "bold"),
             (f"{claim.verdict.upper():9}", f"bold {colours[claim.verdict]}"),
         )
-        if claim.run:
-            head.append(f"{claim.shown_effect}, n = {claim.n} {claim.of}")
+        effect = f"{claim.shown_effect}, n = {claim.n} {claim.of}" if claim.run else ""
+        fits = len(head) + len(effect) <= console.width
+        head.append(effect if fits else "")
         head.rstrip()
         console.print(head)
+        if not fits:
+            print_below(effect, "")
         print_below(claim.claim, "")
         if claim.run:
             print_below(f"{claim.measured}; {claim.reason}")

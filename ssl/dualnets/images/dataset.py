@@ -68,7 +68,7 @@ class LabelledImages:
         Args:
             name: of the data set, for tables and figures.
             train, test: pictures, `(N, C, H, W)` or, in grey, `(N, H, W)` uint8, and `(N,)` integer labels.
-            classes: the name of each label; by default its number.
+            classes: the name of each label; by default its number, and then every class must be there.
             unlabelled: more training pictures, without labels.
 
         Raises:
@@ -96,6 +96,13 @@ class LabelledImages:
                     f"{_by(images.shape[1:])}"
                 )
         found = 1 + max(int(pictures.labels.max()) for pictures in parts.values())
+        if classes is None:
+            there = set().union(*(np.unique(own.labels).tolist() for own in parts.values()))
+            if len(there) < found:
+                raise ValueError(
+                    f"without names of classes, labels must be 0 .. number of classes - 1, each of them "
+                    f"there, got {len(there)} labels up to {found - 1}"
+                )
         names = tuple(map(str, range(found) if classes is None else classes))
         if len(names) < found:
             raise ValueError(f"label {found - 1} has no name among {len(names)} classes")

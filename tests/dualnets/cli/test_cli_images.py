@@ -96,7 +96,7 @@ def test_the_figure_shows_pictures_of_each_class_and_the_views_of_training():
         assert np.array(shown) == pytest.approx(drawn.numpy().clip(0, 1))
     assert columns[0][3].images[0].get_array().max() == 1
     texts = [text.get_text() for text in figure.texts]
-    assert texts == ["Views of digits", "default:  crop:0.4 + light:0.4"]
+    assert texts == ["Views of digits", "default: crop:0.4 + light:0.4"]
 
 
 def test_the_figure_shows_colour_and_strange_names():

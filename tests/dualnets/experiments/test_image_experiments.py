@@ -147,7 +147,7 @@ def test_a_gap_closes_to_an_accuracy_of_one_and_a_network_that_diverged_closes_n
 @pytest.mark.parametrize("name", NAMES)
 def test_variants_differ_in_what_they_say_and_every_scale_can_be_built(name):
     experiment = experiments.load(name)
-    assert set(experiment.grids) == {"smoke", "default", "fashion", "paper"}
+    assert set(experiment.grids) == {"smoke", "default", "long", "fashion", "paper"}
     for scale in experiment.grids:
         found = grids.cells(experiment, scale, {})
         every = [(s.build_method(), s.build_network_norm(), s.network_weight_standardization)

@@ -50,6 +50,7 @@ COMMON: dict[str, Any] = {
 SMOKE: dict[str, Any] = {"members": 6, "steps": 4, "batch": 32, "snapshots": 2, "samples": 200,
                          "probe_samples": 200, "evaluation_samples": 100, "widths": "8-8",
                          "projector": "16-8", "predictor": "16-8"}  # fmt: skip
+LONG: dict[str, Any] = {"steps": 9600}
 FASHION: dict[str, Any] = {"data": "fashion-mnist", "members": 8, "batch": 64, "steps": 600, "snapshots": 6,
                            "probe_samples": 3000,
                            "evaluation_samples": 3000}  # fmt: skip
@@ -108,6 +109,7 @@ def pictures_ablation(
     method: str = "byol",
     common: Mapping[str, Any] | None = None,
     default: Mapping[str, Any] | None = None,
+    long: Mapping[str, Any] | None = None,
     fashion: Mapping[str, Any] | None = None,
     paper: Mapping[str, Any] | None = None,
     **more: Any,
@@ -118,13 +120,14 @@ def pictures_ablation(
         module, claims, summary, variants: as there.
         method: of all variants.
         common: what differs at every scale.
-        default, fashion, paper: what differs from these scales.
+        default, long, fashion, paper: what differs from these scales.
         **more: arguments of `ablation`.
     """
     always = common or {}
     scales = {
         "smoke": {**SMOKE, **always},
         "default": {**always, **(default or {})},
+        "long": {**LONG, **always, **(long or {})},
         "fashion": {**FASHION, **always, **(fashion or {})},
         "paper": {**PAPER, **always, **(paper or {})},
     }

@@ -136,4 +136,4 @@ def show(axes: Any, picture: np.ndarray) -> None:
 def spelled(asked: ImageAugmentation, done: ImageAugmentation) -> str:
     """The operations, behind the name of a preset."""
     operations = " + ".join(map(str, done.operations)) or "every view is the picture"
-    return f"{asked}:  {operations}" if asked.name in PRESETS else operations
+    return f"{asked}: {operations}" if asked.name in PRESETS else operations
