@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dualnets.lab import workers
 from dualnets.lab.experiment import Experiment, ProgressListener
 from dualnets.lab.fields import with_columns
-from dualnets.lab.store import Store, versions
+from dualnets.lab.store import Store, now, versions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -142,6 +142,7 @@ def compute(
         "result_version": experiment.result_version,
         "settings": chosen,
         "device": device,
+        "date": now(),
         "seconds": round(time.perf_counter() - start, 3),
         "cpu_seconds": round(time.process_time() - cpu_start, 3),
         "notes": result.notes,

@@ -15,7 +15,7 @@ from dualnets.lab.computing import Reporter, compute_all, name_memory_errors, re
 from dualnets.lab.experiment import Experiment
 from dualnets.lab.fields import with_columns
 from dualnets.lab.grids import cell_name, cells, name_of_cells, run_name, value_lists
-from dualnets.lab.store import MANIFEST, NETWORKS, RESULTS, VERDICT, Store, versions
+from dualnets.lab.store import MANIFEST, NETWORKS, RESULTS, VERDICT, Store, now, versions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,13 +143,23 @@ def _finish(
     table = _joined([part for part, _ in stored], name, run_id)
     of_all_seeds = pooled(table)
     verdicts = experiment.verdicts(of_all_seeds, own)
-    of_a_cell = ("cell", "settings", "device", "seconds", "cpu_seconds", "notes", "versions")
+    of_a_cell = (
+        "cell",
+        "settings",
+        "device",
+        "date",
+        "seconds",
+        "cpu_seconds",
+        "notes",
+        "versions",
+    )  # the date is missing from cells of earlier versions
     manifest = {
         "experiment": name,
         "run": run_id,
         "scale": scale,
         "command": command,
-        "cells": [{key: its[key] for key in of_a_cell} for _, its in stored],
+        "date": now(),
+        "cells": [{key: its[key] for key in of_a_cell if key in its} for _, its in stored],
         "versions": versions(),
     }
     with replace_folder(store.run(run_id)) as folder:

@@ -201,7 +201,7 @@ def test_the_digest_is_of_the_content(change):
             ValueError, "must be int64 of at least 0, got 9223372036854775808",
         ),
         ((np.zeros((2, 4, 4), np.uint8), [0, 3]), None, "abc", ValueError, "label 3 has no name among 3"),
-        ((np.zeros((2, 4, 4), np.uint8), [0, 3]), None, None, ValueError, "each of them there, got 3 labels up to 3"),
+        ((np.zeros((2, 4, 4), np.uint8), [0, 3]), None, None, ValueError, "there, got 3 labels up to 3"),
         (None, (np.zeros((2, 4, 5), np.uint8), [0, 1]), None, ValueError, "1x4x4, got 1x4x5"),
         (np.zeros((2, 4, 4), np.uint8), None, None, TypeError, r"must be \(images, labels\), got a ndarray"),
     ],
