@@ -17,7 +17,9 @@ import torch
 from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)
-os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
+# for the processes that tests start: a hundred, none of which should compile the same sources again
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # kernels in Triton, an optional dependency, are imported only where it is there
 FUSED = ("heads", "layers", "pairs_kernel", "siamese_kernel")

@@ -117,7 +117,7 @@ def _samples(  # type: ignore[no-untyped-def]
         s = task // blocks
         begin = (task % blocks) * lanes
         end = min(begin + lanes, batch)
-        sweep_up(problem, scratch, shifts, s, begin, end - begin, None)
+        sweep_up(problem, scratch, shifts, s, begin, end - begin, none[:0])
         table = problem.flat[s if problem.flat.shape[0] > 1 else 0]
         for x in range(len(state)):
             if scratch.missing[x] and not stored[first_leaf + x]:

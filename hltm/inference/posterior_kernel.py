@@ -62,10 +62,11 @@ def posterior(
     root = tables.flat[:, : int(tables.cardinality[0])]
     prior, exponent = (root, torch.zeros_like(root)) if priors is None else priors
     weight, lift = rows_of_trees(prior), rows_of_trees(exponent).astype(np.int64)
-    sent_offset = None if own else np.concatenate([[0], np.cumsum(tables.rows)])
+    # empty arrays, and not None, for which numba would compile the kernel once more
+    sent_offset = np.concatenate([[0], np.cumsum(tables.rows)])[: 0 if own else None]
     arguments = (
-        sent_offset, weight, lift, logs_of(weight, lift) if own else None, nodes.astype(np.int64),
-        tables.topology.with_ancestors(nodes), marginals, evidence,
+        sent_offset, weight, lift, logs_of(weight, lift) if own else np.empty((0, 0)),
+        nodes.astype(np.int64), tables.topology.with_ancestors(nodes), marginals, evidence,
     )  # fmt: skip
     tasks = np.arange(members * -(-batch // problem.lanes))
     doubtful = np.zeros(len(tasks), dtype=np.bool_)
@@ -79,7 +80,7 @@ def posterior(
         def work(shares: Iterator[tuple[int, int]]) -> None:
             scratch = scratch_of(
                 problem, scales=len(problem.parent) if own else 1,
-                sent=problem.most if sent_offset is None else int(sent_offset[-1]),
+                sent=problem.most if own else int(sent_offset[-1]),
             )  # fmt: skip
             shifts = shifts_of(problem, likelihoods) if with_shifts else None
             for low, high in shares:
@@ -102,8 +103,8 @@ def _rows(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Do some tasks, each a block of samples of one member, or find that a task needs shifts.
 
-    For own leaves `sent_offset` is None: there is no sweep down, so σ is not kept, and each node has
-    its own scale. Otherwise `log_prior` is None.
+    For own leaves `sent_offset` is empty: there is no sweep down, so σ is not kept, and each node has
+    its own scale. Otherwise `log_prior` is empty.
     """
     count, lanes, offset = len(problem.parent), problem.lanes, problem.offset
     parent, start, first_leaf = problem.parent, problem.start, problem.first_leaf
@@ -120,7 +121,7 @@ def _rows(  # type: ignore[no-untyped-def]
         table = problem.flat[s if problem.flat.shape[0] > 1 else 0]
         before = prior[s if prior.shape[0] > 1 else 0]
         raised = lift[s if lift.shape[0] > 1 else 0]
-        if log_prior is not None:
+        if len(log_prior):
             for i in range(len(nodes)):
                 v = nodes[i]
                 if stored[v]:
@@ -134,7 +135,7 @@ def _rows(  # type: ignore[no-untyped-def]
                         log_prior[s if log_prior.shape[0] > 1 else 0], state[v - first_leaf, :size],
                         begin, marginals[s, i], evidence[s, i],
                     )  # fmt: skip
-        if sent_offset is not None:
+        if len(sent_offset):
             if not stored[0]:
                 fill_leaf(state[0], below)
             _finish(problem, scratch, shifts, 0, before, raised, begin, size, evidence[s, 0])

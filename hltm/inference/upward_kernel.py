@@ -24,7 +24,7 @@ from hltm.inference.scaling import SMALL, mark_shifted, settle, settle_together,
 def sweep_up(problem, scratch, shifts, s, begin, size, sent_offset):  # type: ignore[no-untyped-def]
     """λ of every node, and σ, of samples begin .. begin + size - 1 of member s.
 
-    `scratch.sent` keeps σ of every node at `sent_offset`; if that is None it holds one node at a time.
+    `scratch.sent` keeps σ of every node at `sent_offset`; if that is empty it holds one node at a time.
     With one scale per node, a node's λ is that of its own leaves; with one for all nodes, only the
     root's is.
 
@@ -60,7 +60,7 @@ def sweep_up(problem, scratch, shifts, s, begin, size, sent_offset):  # type: ig
                 table, start[v], states, state, v - first_leaf, below, into, rows, first
             )
         else:
-            at = 0 if sent_offset is None else sent_offset[v]
+            at = sent_offset[v] if len(sent_offset) else 0
             _send(table, start[v], states, below, offset[v], sent, at, rows)
             if shifts is not None and shifts.shifted[v]:
                 raised = _send_apart(problem, scratch, shifts, v, s, table, sent[at : at + rows])

@@ -88,6 +88,8 @@ def project(tmp_path):
 def start(project, *options, **environment):
     given = {n: v for n, v in os.environ.items() if not n.startswith(("NUMBA", "XDG"))}
     path = os.pathsep.join(map(str, (project, ROOT)))
+    # sources that are edited twice in a second are the same to Python's own cache
+    given["PYTHONDONTWRITEBYTECODE"] = "1"
     return subprocess.Popen(
         [sys.executable, *options, "-c", RUN], cwd=project, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, env=given | {"PYTHONPATH": path} | environment,

@@ -90,11 +90,11 @@ def test_one_step_of_a_huge_batch_is_one_step_of_the_flow():
     moved = []
     flow = population_trajectory(start, InfoNCE(0.1), TREES, **one_step)
     final = [*flow][-1].network
-    for batch in (200, 20_000):
+    for batch in (100, 5_000):
         method = dualnets.SimCLR(InfoNCE(0.1))
         found = dualnets.train(start, method, TREES, batch=batch, seed=0, **one_step)
         moved.append(float((found.network.weights[0] - final.weights[0]).detach().abs().max()))
-    assert 4 * moved[1] < moved[0]
+    assert 3 * moved[1] < moved[0]
 
 
 def test_the_flow_descends_and_members_do_not_meet():

@@ -19,7 +19,7 @@ import dualnets
 import hltm
 from dualnets.training import checkpoint, trajectory
 
-KILLS = 10
+KILLS = 7
 TREES = hltm.symmetric_binary(depth=2, members=2, seed=0)
 
 
