@@ -149,7 +149,8 @@ def _run_missing(
 
 
 def _show(console: Console, found: list[ClaimResult], others: list[ClaimResult]) -> None:
-    """One entry per claim: verdict, effect and n on a line, the words below it, then other scales' runs."""
+    """Per claim that was run, verdict, effect and n on a line, the words below it, and other scales' runs;
+    then the names of the others."""
     from rich.text import Text
 
     from dualnets.cli._terminal import print_plain
@@ -161,7 +162,12 @@ def _show(console: Console, found: list[ClaimResult], others: list[ClaimResult])
             console.print(Text("  ").append_text(line))
 
     colours = {"holds": "green", "fails": "red", "open": "yellow", "not run": "dim"}
+    elsewhere = {(other.experiment, other.name) for other in others}
+    missing = []
     for claim in found:
+        if not claim.run and (claim.experiment, claim.name) not in elsewhere:
+            missing.append(claim.title)
+            continue
         head = Text.assemble(
             (f"{claim.title:31} ", "bold"),
             (f"{claim.verdict.upper():9}", f"bold {colours[claim.verdict]}"),
@@ -184,6 +190,8 @@ def _show(console: Console, found: list[ClaimResult], others: list[ClaimResult])
             if (other.experiment, other.name) == (claim.experiment, claim.name):
                 text = f"{other.scale} scale: {other.verdict}, {other.shown_effect}, n = {other.n}"
                 print_below(f"{text} {other.of}; {other.reason}")
+    if missing:
+        print_below(f"Not run: {', '.join(missing)}.")
     counts = {kind: sum(claim.verdict == kind for claim in found) for kind in colours}
     console.print(", ".join(f"{count} {kind}" for kind, count in counts.items() if count))
 

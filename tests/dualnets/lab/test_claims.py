@@ -246,7 +246,7 @@ def test_the_command_shows_prints_and_writes(out, tmp_path, capsys):
     assert main(command) == 0
     shown = capsys.readouterr().out
     assert re.search(r"depth-and-width.* HOLDS", shown)
-    assert "not run" in shown
+    assert "Not run: " in shown
     assert main([*command, "--markdown", "-"]) == 0
     printed = capsys.readouterr().out.strip()
     page = tmp_path / "claims.md"
