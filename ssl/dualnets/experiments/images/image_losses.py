@@ -8,8 +8,8 @@ the views nearly.
 
 Rates were tried on digits alone, with four networks each. The simple loss and the triplet loss, whose weights
 do not favour near negatives, lost accuracy at every rate. Features of length 1 do not depend on the size of
-the last weights, which a large rate makes large: from 1 to 100 the rate matters little, but for the weights of
-samples, for which the largest rate did best and a larger one may do better.
+the last weights, which a large rate makes large: from 1 to 100 the rate matters little, but for the weights
+of samples, for which the largest rate did best and a larger one may do better.
 """
 
 from __future__ import annotations
