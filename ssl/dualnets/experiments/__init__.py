@@ -10,11 +10,12 @@ import difflib
 import functools
 import importlib
 import pkgutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from dualnets.lab import runner
-from dualnets.lab.computing import Reporter
 from dualnets.lab.experiment import Experiment, declared_in
+from dualnets.lab.reporter import Reporter
 
 
 @functools.cache
@@ -67,11 +68,12 @@ def run(
     out: str | Path = "runs",
     fresh: bool = False,
     workers: int | None = 1,
-    reporter: Reporter | None = None,
+    reporter: Reporter | Sequence[Reporter] | None = None,
+    only: str | Sequence[str] = (),
     **changes: object,
 ) -> runner.Run:
     """Run an experiment by its name; the arguments are those of `dualnets.lab.runner.run`."""
     return runner.run(
         load(name), scale=scale, device=device, out=out, fresh=fresh, workers=workers,
-        reporter=reporter, **changes,
+        reporter=reporter, only=only, **changes,
     )  # fmt: skip

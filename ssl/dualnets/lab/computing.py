@@ -13,24 +13,11 @@ from typing import TYPE_CHECKING, Any
 from dualnets.lab import workers
 from dualnets.lab.experiment import Experiment, ProgressListener
 from dualnets.lab.fields import with_columns
+from dualnets.lab.reporter import Reporter
 from dualnets.lab.store import Store, now, versions
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-class Reporter:
-    """Receives the progress of a run; this one ignores it."""
-
-    def plan(self, cells: Sequence[Mapping[str, Any]], stored: int) -> None:
-        """The run has these cells, and so many of them are stored already."""
-
-    def cell_started(self, settings: Mapping[str, Any], steps: int) -> ProgressListener:
-        """A cell of so many updates starts; what is returned receives its progress."""
-        return ProgressListener()
-
-    def cell_done(self, settings: Mapping[str, Any], table: pd.DataFrame, seconds: float) -> None:
-        """A cell is stored."""
 
 
 def compute_all(
