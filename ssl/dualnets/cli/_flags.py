@@ -94,7 +94,7 @@ class Flag:
             except ValueError:
                 pass
         expected += ", or several" * (self.several and self.choices is None)
-        if self.several and self.kind is int:
+        if self.several and self.kind is int and ":" in text:
             expected += ", or a range such as 0:8"
         name = self.name.upper() if self.positional else self.flag
         raise argparse.ArgumentTypeError(f"{name} must be {expected}, got {text!r}")

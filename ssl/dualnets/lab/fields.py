@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
@@ -261,6 +261,24 @@ def stored_form(settings: Any) -> dict[str, Any]:
         if not (stored.apart or (stored.later and value == item.default)):
             form[stored.name or item.name] = stored.values.get(value, value)
     return form
+
+
+def of_today(stored: Mapping[str, Any], settings: type[Checked]) -> dict[str, Any]:
+    """Settings of a stored cell with the names and values of today, and with those added since.
+
+    Example:
+        >>> from dualnets.lab.settings import NetworkSettings
+        >>> found = of_today({"network": "wrong-tree", "units": 5}, NetworkSettings)
+        >>> found["network"], found["units"], found["normalize"]
+        ('shuffled-tree', 5, True)
+    """
+    found = dict(stored)
+    for item in fields(settings):
+        how = item.metadata.get("stored", UNCHANGED)
+        value = found.pop(how.name, item.default) if how.name else item.default
+        value = found.setdefault(item.name, None if value is MISSING else value)
+        found[item.name] = next((new for new, old in how.values.items() if old == value), value)
+    return found
 
 
 def with_columns(table: pd.DataFrame, settings: Any) -> pd.DataFrame:

@@ -65,17 +65,23 @@ def _grids(experiment: Experiment, scale: str, only: Sequence[str]) -> list[Grid
     every = list(experiment.grids[scale])
     if not only:
         return every
-    names = [own.value if isinstance(own := grid.get(VARIANT), Fixed) else "" for grid in every]
-    variants = list(filter(None, dict.fromkeys(names)))
-    if not variants:
+    known = variants(experiment, scale)
+    if not known:
         raise ValueError(f"only chooses among variants, and {experiment.flag} has none")
     for name in only:
-        if name not in variants:
-            near = difflib.get_close_matches(name, variants, n=1)
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
-            known = ", ".join(map(repr, variants))
-            raise ValueError(f"unknown variant {name!r}{hint}, expected some of {known}")
-    return [grid for name, grid in zip(names, every, strict=True) if name in only]
+            raise ValueError(
+                f"unknown variant {name!r}{hint}, expected some of {', '.join(map(repr, known))}"
+            )
+    return [grid for grid in every if values_of(grid[VARIANT])[0] in only]
+
+
+def variants(experiment: Experiment, scale: str) -> list[str]:
+    """The names of the variants of a scale, in order; empty for an experiment without variants."""
+    named = (grid.get(VARIANT) for grid in experiment.grids[scale])
+    return list(dict.fromkeys(own.value for own in named if isinstance(own, Fixed)))
 
 
 def _check_changes(experiment: Experiment, grids: Sequence[Grid], changes: Changes) -> None:
@@ -90,7 +96,9 @@ def _check_changes(experiment: Experiment, grids: Sequence[Grid], changes: Chang
             raise ValueError(f"{flag} needs a value, or several")
         if all(isinstance(grid.get(name), Fixed) for grid in grids):
             hint = "; --only chooses among them" * (name == VARIANT)
-            raise ValueError(f"{flag} cannot be set: every cell of the experiment has its own{hint}")
+            raise ValueError(
+                f"{flag} cannot be set: every cell of the experiment has its own{hint}"
+            )
 
 
 def _own_changes(grid: Grid, changes: Changes) -> dict[str, Sequence[Any]]:

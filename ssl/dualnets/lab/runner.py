@@ -159,9 +159,10 @@ def _finish(
         "date",
         "seconds",
         "cpu_seconds",
+        "peak_memory",
         "notes",
         "versions",
-    )  # the date is missing from cells of earlier versions
+    )  # date and peak memory are missing from cells of earlier versions
     manifest = {
         "experiment": name,
         "run": run_id,
@@ -181,6 +182,8 @@ def _finish(
         style.save(experiment.plot(of_all_seeds), folder / name)
         summary = experiment.summary_table(of_all_seeds)
         page.write(folder, experiment, table, summary, verdicts, manifest)
+        files = (file for file in folder.rglob("*") if file.is_file())
+        manifest["files"] = sorted(file.relative_to(folder).as_posix() for file in files)
         write_json(folder / MANIFEST, manifest)  # last: a run with a manifest is finished
     return Run(name, run_id, store.run(run_id), table, verdicts, False, command)
 

@@ -1,0 +1,59 @@
+"""What would be removed, with its size, and the question whether to do it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dualnets.cli._terminal import print_plain, terminal
+from dualnets.lab.stored_runs import folder_size, shown_size
+
+if TYPE_CHECKING:
+    from dualnets.lab.removal import Removal
+
+
+def ask(removal: Removal, *, yes: bool) -> int:
+    """Show a removal, ask unless `yes`, and remove.
+
+    Raises:
+        ValueError: there is something to remove, nobody can be asked, and `yes` is false.
+    """
+    console = terminal()
+    kinds = {
+        "run": removal.runs,
+        "cell that no other run needs": removal.cells,
+        "folder that a killed process left": removal.leftovers,
+    }
+    for what, folders in kinds.items():
+        if folders:
+            print_plain(console, f"{_several(what, len(folders))}, {_size(folders)}")
+        for folder in folders:
+            print_plain(console, f"  {folder}  {_size([folder])}", "dim")
+    for reason in removal.kept:
+        print_plain(console, reason)
+    if not removal.folders:
+        print_plain(console, "There is nothing to remove.")
+        return 0
+    if not yes:
+        if not sys.stdin.isatty():
+            raise ValueError("there is no terminal to ask on; --yes removes without a question")
+        if input("Remove them? [y/N] ").strip().lower() not in ("y", "yes"):
+            print_plain(console, "Nothing is removed.")
+            return 1
+    size = _size(removal.folders)
+    removal.remove()
+    print_plain(console, f"Removed: {size}.")
+    return 0
+
+
+def _several(what: str, number: int) -> str:
+    """`3 cells that no other run needs`."""
+    noun, *rest = what.split(" ")
+    verb = {"needs": "needs"}  # of a singular subject in either case
+    return " ".join([f"{number:,} {noun}{'s' * (number != 1)}", *(verb.get(w, w) for w in rest)])
+
+
+def _size(folders: Sequence[Path]) -> str:
+    return shown_size(sum(map(folder_size, folders)))
