@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dualnets.cli._terminal import print_plain, terminal
+from dualnets.cli.runs import count
 from dualnets.lab.stored_runs import folder_size, shown_size
 
 if TYPE_CHECKING:
@@ -21,14 +22,14 @@ def ask(removal: Removal, *, yes: bool) -> int:
         ValueError: there is something to remove, nobody can be asked, and `yes` is false.
     """
     console = terminal()
-    kinds = {
-        "run": removal.runs,
-        "cell that no other run needs": removal.cells,
-        "folder that a killed process left": removal.leftovers,
-    }
-    for what, folders in kinds.items():
+    kinds = (
+        ("run", "", removal.runs),
+        ("cell", " that no other run needs", removal.cells),
+        ("folder", " left by killed processes", removal.leftovers),
+    )
+    for noun, which, folders in kinds:
         if folders:
-            print_plain(console, f"{_several(what, len(folders))}, {_size(folders)}")
+            print_plain(console, f"{count(len(folders), noun)}{which}, {_size(folders)}")
         for folder in folders:
             print_plain(console, f"  {folder}  {_size([folder])}", "dim")
     for reason in removal.kept:
@@ -46,13 +47,6 @@ def ask(removal: Removal, *, yes: bool) -> int:
     removal.remove()
     print_plain(console, f"Removed: {size}.")
     return 0
-
-
-def _several(what: str, number: int) -> str:
-    """`3 cells that no other run needs`."""
-    noun, *rest = what.split(" ")
-    verb = {"needs": "needs"}  # of a singular subject in either case
-    return " ".join([f"{number:,} {noun}{'s' * (number != 1)}", *(verb.get(w, w) for w in rest)])
 
 
 def _size(folders: Sequence[Path]) -> str:

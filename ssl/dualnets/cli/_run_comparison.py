@@ -81,7 +81,7 @@ def _show_settings(
         return
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for column in ("settings that differ", "A", "B"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column not in "AB")
     from rich.text import Text
 
     for name, values in differing.items():
@@ -113,12 +113,12 @@ def _show_curves(console: Console, curves: Curves) -> None:
     from dualnets.lab.report.overlay_figure import MOST_GROUPS, MOST_METRICS
 
     metrics = [name.replace("_", " ") for name in curves.metrics]
-    print_plain(console, f"curves in common: {', '.join(metrics[:MOST_METRICS])}")
+    print_plain(console, f"curves in common, means over latents: {', '.join(metrics)}")
     for what, found, most in (
-        ("metrics", metrics, MOST_METRICS), ("groups of cells", curves.groups, MOST_GROUPS)
+        ("metrics", metrics, MOST_METRICS), ("cells", curves.groups, MOST_GROUPS)
     ):  # fmt: skip
         if len(found) > most:
-            print_plain(console, f"not drawn: {len(found) - most} more {what}")
+            print_plain(console, f"not drawn: {what}: {', '.join(found[most:])}")
     if curves.groups == [ALL]:
         print_plain(console, "means over all cells of a run")
     if curves.pooled:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dualnets.cli._terminal import print_plain
 from dualnets.cli.runs import count, effect, shown_date, verdict_line
 from dualnets.lab.dry_run import shown_seconds
-from dualnets.lab.fields import of_today
+from dualnets.lab.fields import in_effect
 from dualnets.lab.free_settings import shown_settings
 from dualnets.lab.stored_runs import changed_flags, flag, folder_size, shown_size
 
@@ -43,7 +43,8 @@ def _show_settings(console: Console, run: StoredRun, experiment: Experiment | No
     of_scale = f"from those of the {run.scale} scale"
     text = " ".join(changed) if changed else "none"
     _print_wrapped(console, f"settings that differ {of_scale}: ", text)
-    every = _in_effect(run, experiment)
+    cells = in_effect(run.settings, experiment.Settings if experiment else None)
+    every = [{name.replace("_", "-"): value for name, value in cell.items()} for cell in cells]
     varying = shown_settings(every)
     if varying:
         values = [f"{n} {_values(every, n)}" for n in varying]
@@ -52,22 +53,6 @@ def _show_settings(console: Console, run: StoredRun, experiment: Experiment | No
     same = [n for n in names if len({repr(c[n]) for c in every if n in c}) == 1]
     _print_wrapped(console, "the others: ", "; ".join(f"{n} {_values(every, n)}" for n in same))
     console.print()
-
-
-def _in_effect(run: StoredRun, experiment: Experiment | None) -> list[dict[str, Any]]:
-    """The settings of each cell, without those that have no effect there and those that are empty."""
-    found = []
-    for stored in run.settings:
-        own, unused = dict(stored), set()
-        if experiment is not None:
-            own = of_today(stored, experiment.Settings)
-            try:
-                unused = {*experiment.Settings(**own).unused()}
-            except (TypeError, ValueError):  # it is not what settings are today
-                own = dict(stored)
-        kept = {n: v for n, v in own.items() if n not in unused and v not in (None, "")}
-        found.append({name.replace("_", "-"): value for name, value in kept.items()})
-    return found
 
 
 def _values(cells: Sequence[Mapping[str, Any]], name: str) -> str:

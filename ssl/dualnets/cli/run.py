@@ -172,17 +172,13 @@ def _show_plan(
     console: Console, experiment: Experiment, options: dict[str, Any], changes: dict[str, Any]
 ) -> None:
     """Print what a run would do."""
-    from rich.text import Text
-
-    from dualnets.cli._terminal import plain_table, print_plain
+    from dualnets.cli._terminal import print_plain
     from dualnets.lab.dry_run import plan
 
     found = plan(experiment, **options, **changes)
-    table = plain_table(["cell", *found.shown, "stored"], left="cell")
-    for name, settings, stored in found.cells:
-        shown = (str(settings[key]) for key in found.shown)
-        table.add_row(*map(Text, (name, *shown, "yes" if stored else "no")))
-    console.print(table)
+    for cell in found.cells:
+        what = ", ".join(f"{key.replace('_', '-')} {cell.settings[key]}" for key in found.shown)
+        print_plain(console, f"{cell.name}  {what}{'  (stored)' * cell.stored}")
     print_plain(console, "")
     for line in found.summary():
         print_plain(console, line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dualnets.lab.fields import of_today
+from dualnets.lab.fields import in_effect
 from dualnets.lab.free_settings import shown_settings
 from dualnets.lab.results import table_of
 from dualnets.lab.stored_runs import StoredRun
@@ -28,7 +28,7 @@ class ComparedClaim(NamedTuple):
     @property
     def difference(self) -> float | None:
         """The effect of the second run minus that of the first; None unless both are known."""
-        if self.a is None or self.b is None or self.a.get("effect") != self.b.get("effect"):
+        if self.a is None or self.b is None:
             return None
         first, second = self.a.get("effect_value"), self.b.get("effect_value")
         return None if first is None or second is None else second - first
@@ -93,8 +93,12 @@ def common_curves(a: StoredRun, b: StoredRun, known: Mapping[str, type[Any]]) ->
     if not all({*CURVE, "cell"} <= {*table} for table in tables):
         return None
     shared = set(tables[0]["metric"].cat.categories) & set(tables[1]["metric"].cat.categories)
-    shared = {m for m in shared if all(_moves(t[t["metric"] == m]) for t in tables)}
-    metrics = sorted(shared, key=lambda m: (FIRST.index(m) if m in FIRST else len(FIRST), m))
+    steps = {m: min(t["step"][t["metric"] == m].nunique() for t in tables) for m in shared}
+    # what was measured at the first and the last step alone is hardly a curve
+    metrics = sorted(
+        (m for m in shared if steps[m] > 1),
+        key=lambda m: (steps[m] < 3, FIRST.index(m) if m in FIRST else len(FIRST), m),
+    )
     if not metrics:
         return None
     keys, pooled = _keys(*cells)
@@ -119,18 +123,10 @@ def common_curves(a: StoredRun, b: StoredRun, known: Mapping[str, type[Any]]) ->
     )
 
 
-def _moves(rows: pd.DataFrame) -> bool:
-    """Whether a metric was measured at several steps."""
-    return int(rows["step"].nunique()) > 1
-
-
 def _settings(run: StoredRun, known: Mapping[str, type[Any]]) -> dict[str, dict[str, Any]]:
-    """Cell -> its settings, as they are named today."""
-    kind = known.get(run.experiment)
-    return {
-        cell["cell"]: of_today(cell["settings"], kind) if kind else dict(cell["settings"])
-        for cell in run.manifest["cells"]
-    }
+    """Cell -> the settings that have an effect there."""
+    names = [cell["cell"] for cell in run.manifest["cells"]]
+    return dict(zip(names, in_effect(run.settings, known.get(run.experiment)), strict=True))
 
 
 def _keys(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[list[str], list[str]]:

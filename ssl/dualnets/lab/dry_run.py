@@ -15,17 +15,26 @@ from dualnets.lab.store import Store
 from dualnets.lab.stored_runs import StoredCell, shown_size, stored_cells
 from dualnets.lab.workers import cards_of, worker_count
 
-# settings to which time is proportional, and memory and files but for the first
+# settings to which time is proportional; the size of files is to the second
 WORK = ("steps", "members", "batch")
+FAR = 4.0  # ratio beyond which the fixed costs of the stored cells spoil an estimate
 NEAREST = 5  # stored cells that an estimate is the median of
 
 
 class Estimate(NamedTuple):
-    """What a cell takes: seconds, bytes of memory (None where no stored cell has them), bytes on disk."""
+    """What a cell takes.
+
+    Attributes:
+        seconds: of computation.
+        memory: bytes; None where no stored cell has them.
+        disk: bytes.
+        ratio: how many times as much work it is as the stored cells that were read.
+    """
 
     seconds: float
     memory: float | None
     disk: float
+    ratio: float
 
 
 class PlannedCell(NamedTuple):
@@ -75,6 +84,8 @@ class Plan:
             yield "memory: nothing is known, since the stored cells did not measure it"
         yield f"disk: about {shown_size(sum(own.disk for own in self.estimates))}"
         yield f"(from {self.known} stored cells, in proportion to {', '.join(WORK)})"
+        if max(own.ratio for own in self.estimates) > FAR:
+            yield "Cells this much larger than the stored ones may take much less time than that."
 
 
 def plan(
@@ -132,6 +143,7 @@ def _estimate(settings: Mapping[str, Any], known: Sequence[StoredCell]) -> Estim
         statistics.median(cell.seconds * _ratio(settings, cell.settings, WORK) for cell in alike),
         max(peaks) if peaks else None,
         statistics.median(cell.size * _ratio(settings, cell.settings, WORK[1:2]) for cell in alike),
+        max(_ratio(settings, cell.settings, WORK) for cell in alike),
     )
 
 

@@ -7,6 +7,7 @@ makes them from the dataclass of each choice.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -278,6 +279,32 @@ def of_today(stored: Mapping[str, Any], settings: type[Checked]) -> dict[str, An
         value = found.pop(how.name, item.default) if how.name else item.default
         value = found.setdefault(item.name, None if value is MISSING else value)
         found[item.name] = next((new for new, old in how.values.items() if old == value), value)
+    return found
+
+
+def in_effect(
+    stored: Sequence[Mapping[str, Any]], settings: type[Checked] | None
+) -> list[dict[str, Any]]:
+    """Of every stored cell the settings that have an effect there, as they are named today.
+
+    Args:
+        stored: settings of cells.
+        settings: of the experiment as it is today; None if there is none, and for cells that it does not
+            fit: then all that are not empty count.
+
+    Example:
+        >>> from dualnets.lab.settings import NormSettings
+        >>> in_effect([{"network_norm": "none", "network_norm_groups": 2}], NormSettings)
+        [{'network_norm': 'none', 'network_weight_standardization': False}]
+    """
+    found = []
+    for cell in stored:
+        own, unused = dict(cell), set[str]()
+        if settings is not None:
+            with contextlib.suppress(TypeError, ValueError):
+                today = of_today(cell, settings)
+                own, unused = today, {*settings(**today).unused()}
+        found.append({n: v for n, v in own.items() if n not in unused and v not in (None, "")})
     return found
 
 

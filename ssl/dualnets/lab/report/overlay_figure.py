@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from dualnets.lab.comparison import Curves
 
-COLUMNS, MOST_METRICS, MOST_GROUPS = 4, 5, 12
+COLUMNS, MOST_METRICS, MOST_GROUPS = 4, 4, 12
 HEIGHT = 1.75  # inches, of a panel
 STYLES: tuple[dict[str, Any], ...] = (
     {"color": AFTER, "linestyle": "-"}, {"color": CEILING, "linestyle": "--"},
@@ -30,7 +30,7 @@ def draw(curves: Curves, names: Sequence[str]) -> Figure:
     """Draw the mean over members, with a band of one standard deviation.
 
     Args:
-        curves: of two runs; at most five metrics and twelve groups are drawn.
+        curves: of two runs; at most four metrics and twelve groups are drawn.
         names: of the runs, for the legend.
     """
     groups = curves.groups[:MOST_GROUPS]
@@ -46,19 +46,20 @@ def draw(curves: Curves, names: Sequence[str]) -> Figure:
         figure, axes = plt.subplots(
             rows, columns, figsize=(WIDTH, 0.7 + HEIGHT * rows), layout="constrained", squeeze=False
         )
+        first: dict[str, Any] = {}  # metric -> its first panel
         for (metric, group), place in zip(panels, places, strict=True):
             panel = axes.flat[place]
+            if first.setdefault(metric, panel) is not panel:
+                panel.sharey(first[metric])  # before anything is drawn, so that all of it fits
             own = curves.table
             _panel(panel, own[(own["metric"] == metric) & (own["group"] == group)])
             title = metric.replace("_", " ") if len(groups) == 1 else group
             panel.set_title("\n".join(textwrap.wrap(title, 34)), **PLAIN)
             if place % columns == 0 and len(groups) > 1:
                 panel.set_ylabel(metric.replace("_", " "), **PLAIN)
-            if place % columns and len(groups) > 1:
-                panel.sharey(axes.flat[place - place % columns])
         for at in set(range(rows * columns)) - set(places):
             axes.flat[at].set_visible(False)
-        figure.supxlabel("updates + 1", fontsize=9)
+        figure.supxlabel("updates + 1 (bands: one standard deviation over members)", fontsize=9)
         lines = [Line2D([], [], **style) for style in STYLES]
         legend = figure.legend(lines, names, loc="outside upper center", ncols=2)
         for text in legend.get_texts():
