@@ -95,10 +95,10 @@ def results(out: str | Path = "runs", experiment: str | None = None) -> pd.DataF
 
     DuckDB queries the table by its name in Python:
 
-        table = dualnets.results("runs")
+        runs = dualnets.results("runs")
         duckdb.sql('''
             SELECT run, variant, avg(value) AS correlation
-            FROM table WHERE metric = 'correlation' AND experiment = 'losses'
+            FROM runs WHERE metric = 'correlation' AND experiment = 'losses'
             GROUP BY ALL ORDER BY correlation DESC
         ''')
 

@@ -107,13 +107,13 @@ def read_run(folder: Path) -> StoredRun:
     date, damage = _file_date(folder / MANIFEST), ""
     try:
         read = manifests.read_run(folder / MANIFEST)
+        date = _date(read.get("date")) or date
         cells = [cell["cell"] for cell in read["cells"]]
         if (read["experiment"], read["run"]) != (experiment, name):
             raise manifests.DamagedError(f"it is a copy of {read['experiment']}/{read['run']}")
         judged = manifests.read_verdicts(folder / VERDICT)
         manifests.check_table(folder / RESULTS)
         manifest, verdicts = read, judged
-        date = _date(read.get("date")) or date
     except manifests.DamagedError as error:
         damage = str(error)
     return StoredRun(experiment, name, folder, date, manifest, verdicts, damage, cells)

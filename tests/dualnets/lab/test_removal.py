@@ -87,7 +87,9 @@ def test_a_run_with_somebody_elses_file_is_refused(out, where):
     path.parent.mkdir(exist_ok=True)
     path.write_text("mine")
     before = tree(out)
-    with pytest.raises(ValueError, match="which no run writes: move it away first; nothing is removed"):
+    with pytest.raises(
+        ValueError, match="which no run writes: move it away first; nothing is removed"
+    ):
         removal.of_runs(out, [run_of(out, "losses", 1), run])
     assert tree(out) == before
 
@@ -106,11 +108,17 @@ def test_files_that_the_manifest_names_are_of_the_run(out):
 def test_links_are_not_followed(out, tmp_path, which):
     run = run_of(out, "losses", 1)
     elsewhere = tmp_path / "elsewhere"
-    link = {"run": run.folder, "experiment": out / "losses", "file": run.folder / "results.parquet"}[which]
+    link = {
+        "run": run.folder,
+        "experiment": out / "losses",
+        "file": run.folder / "results.parquet",
+    }[which]
     shutil.move(link, elsewhere)
     link.symlink_to(elsewhere)
     before = elsewhere.read_bytes() if elsewhere.is_file() else tree(elsewhere)
-    with pytest.raises(ValueError, match=r"is a link|is reached by the link losses|has results\.parquet"):
+    with pytest.raises(
+        ValueError, match=r"is a link|is reached by the link losses|has results\.parquet"
+    ):
         removal.of_runs(out, [run_of(out, "losses", 1)])
     removal.unused(out).remove()
     assert (elsewhere.read_bytes() if elsewhere.is_file() else tree(elsewhere)) == before
@@ -161,7 +169,9 @@ def test_cleaning_takes_unused_cells_and_old_leftovers_alone(out):
     for name, text in kept.items():
         (out / name).parent.mkdir(exist_ok=True)
         (out / name).write_text(text)
-        aged((out / name).parent if "/." in name and name.endswith((".txt", ".json")) else out / name)
+        aged(
+            (out / name).parent if "/." in name and name.endswith((".txt", ".json")) else out / name
+        )
     found = removal.unused(out)
     assert len(found.cells) == 1
     assert found.leftovers == [out / "losses" / HIDDEN, out / "losses" / "cells" / HIDDEN]

@@ -171,7 +171,7 @@ def test_short_names_grow_until_they_are_unique(copied):
     first = find_runs(copied)[0]
     for other in ("1234567890ab", "1234567990ab", "1235000000ab"):
         shutil.copytree(first.folder, copied / "losses" / other)
-    names = {run.name: short for run in find_runs(copied) for short in [short_names(find_runs(copied))[run.folder]]}
+    names = {folder.name: short for folder, short in short_names(find_runs(copied)).items()}
     assert names["1234567890ab"] == "12345678"
     assert names["1235000000ab"] == "1235"
 
