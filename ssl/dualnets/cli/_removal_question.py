@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dualnets.cli._run_texts import count
 from dualnets.cli._terminal import print_plain, terminal
-from dualnets.cli.runs import count
 from dualnets.lab.stored_runs import folder_size, shown_size
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dualnets.cli._run_texts import effect, experiment_of, shown_date
 from dualnets.cli._terminal import plain_table, print_plain
-from dualnets.cli.runs import effect, experiment_of, shown_date
 from dualnets.lab.comparison import ALL, common_curves, compared_claims, differing_settings
 from dualnets.lab.report.page import number
 from dualnets.lab.stored_runs import flag, short_names

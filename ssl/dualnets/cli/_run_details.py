@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dualnets.cli._run_texts import count, effect, shown_date, verdict_line
 from dualnets.cli._terminal import print_plain
-from dualnets.cli.runs import count, effect, shown_date, verdict_line
 from dualnets.lab.dry_run import shown_seconds
 from dualnets.lab.fields import in_effect
 from dualnets.lab.free_settings import shown_settings
