@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from dualnets.cli._run_texts import count, effect, shown_date, verdict_line
 from dualnets.cli._terminal import print_plain
 from dualnets.lab.dry_run import shown_seconds
-from dualnets.lab.fields import in_effect
 from dualnets.lab.free_settings import shown_settings
 from dualnets.lab.stored_runs import changed_flags, flag, folder_size, shown_size
+from dualnets.lab.stored_settings import in_effect
 
 if TYPE_CHECKING:
     from rich.console import Console

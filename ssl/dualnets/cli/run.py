@@ -188,6 +188,7 @@ def _show(console: Console, experiment: Experiment, run: Run) -> None:
     """Print the final table, the verdicts, and the paths of the files."""
     from rich.text import Text
 
+    from dualnets.cli._run_texts import COLOURS
     from dualnets.cli._tables import terminal_tables
     from dualnets.cli._terminal import print_plain
     from dualnets.lab.report.page import sentence
@@ -201,10 +202,9 @@ def _show(console: Console, experiment: Experiment, run: Run) -> None:
     for table in terminal_tables(summary_table(experiment, run), console.width):
         console.print(table)
         console.print()
-    colours = {"holds": "green", "fails": "red", "open": "yellow"}
     for verdict in run.verdicts:
         console.print(Text(f"{verdict.claim}:", "bold"))
-        word = (verdict.verdict.upper(), f"bold {colours[verdict.verdict]}")
+        word = (verdict.verdict.upper(), f"bold {COLOURS[verdict.verdict]}")
         console.print(Text.assemble(word, f". {sentence(verdict)}"))
         console.print()
     for file in ("index.html", f"{run.experiment}.png", "results.parquet", "verdict.json"):

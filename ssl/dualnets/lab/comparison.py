@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dualnets.lab.fields import in_effect
 from dualnets.lab.free_settings import shown_settings
 from dualnets.lab.results import table_of
 from dualnets.lab.stored_runs import StoredRun
+from dualnets.lab.stored_settings import in_effect
 
 if TYPE_CHECKING:
     import pandas as pd

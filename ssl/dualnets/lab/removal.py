@@ -86,7 +86,7 @@ def of_runs(out: str | os.PathLike[str], chosen: Sequence[StoredRun]) -> Removal
 def unused(out: str | os.PathLike[str]) -> Removal:
     """The cells that no run needs, and what killed processes left more than a day ago."""
     found, runs = Removal(), find_runs(out)
-    for home in _own_folders(local_path(out)):
+    for home in _own_folders(local_path(out).resolve()):  # the folder itself may be a link
         cells = sorted(p.name for p in _own_folders(home / CELLS) if NAME.fullmatch(p.name))
         _add_cells(found, home, cells, runs)
         for place in (home, home / CELLS):

@@ -32,8 +32,8 @@ class Reporter:
 
             def cell_done(self, settings, table, seconds):
                 own = self.runs.pop(str(settings))
-                for step, value in table.groupby("step")["value"].mean().items():
-                    own.log({"value": value}, step=step)
+                for step, values in table.pivot_table("value", "step", "metric").iterrows():
+                    own.log(values.to_dict(), step=step)  # means over members and latents
                 own.finish()
 
     MLflow, with what is known when a cell is done:

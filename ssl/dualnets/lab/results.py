@@ -7,9 +7,9 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dualnets.lab.fields import of_today
 from dualnets.lab.store import RENAMED, RESULTS
 from dualnets.lab.stored_runs import StoredRun, find_runs
+from dualnets.lab.stored_settings import of_today
 
 if TYPE_CHECKING:
     import pandas as pd

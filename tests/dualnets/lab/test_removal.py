@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from made_up_runs import store_run
+from made_up_runs import edit, store_run
 
 from dualnets.lab import removal
 from dualnets.lab.stored_runs import find_runs
@@ -95,8 +95,6 @@ def test_a_run_with_somebody_elses_file_is_refused(out, where):
 
 
 def test_files_that_the_manifest_names_are_of_the_run(out):
-    from made_up_runs import edit
-
     run = run_of(out, "losses", 1)
     (run.folder / "small.csv").write_text("")
     edit(run.folder / "manifest.json", files=["small.csv"])
@@ -124,6 +122,17 @@ def test_links_are_not_followed(out, tmp_path, which):
     assert (elsewhere.read_bytes() if elsewhere.is_file() else tree(elsewhere)) == before
 
 
+def test_the_folder_of_results_may_be_a_link(out, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(out)
+    large = run_of(link, "losses", 2)
+    removal.of_runs(link, [large]).remove()
+    shutil.rmtree(run_of(out, "losses", 1).folder)
+    assert len(removal.unused(link).cells) == 1
+    removal.unused(link).remove()
+    assert tree(out / "losses") == ["cells"]
+
+
 def test_a_cell_with_somebody_elses_file_or_without_a_manifest_stays(out):
     run = run_of(out, "supervised", 4)
     cells = [out / "supervised" / "cells" / cell for cell in run.cells]
@@ -139,8 +148,6 @@ def test_a_cell_with_somebody_elses_file_or_without_a_manifest_stays(out):
 
 @pytest.mark.parametrize("name", ["..", "../..", "../../../mine", "/mine", ".", ""])
 def test_a_manifest_cannot_name_folders_elsewhere_as_cells(out, tmp_path, name):
-    from made_up_runs import edit
-
     run = run_of(out, "losses", 1)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "manifest.json").write_text("{}")

@@ -103,7 +103,7 @@ def test_the_documented_reporter_for_weights_and_biases_works():
     reporter.plan([CELL], 0)
     assert isinstance(reporter.cell_started(CELL, 10), dualnets.ProgressListener)
     reporter.cell_done(CELL, ROWS, 1.0)
-    assert logged == [CELL, ({"value": 0.375}, 0), ({"value": 0.875}, 10), "finished"]
+    assert logged == [CELL, ({"correlation": 0.375}, 0), ({"correlation": 0.875}, 10), "finished"]
 
 
 def test_the_documented_reporter_for_mlflow_works():
