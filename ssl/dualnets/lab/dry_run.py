@@ -161,7 +161,7 @@ def shown_seconds(seconds: float) -> str:
 
     Example:
         >>> shown_seconds(7.4), shown_seconds(150), shown_seconds(7300)
-        ('7 s', '2 min 30 s', '2 h 2 min')
+        ('7 s', '2 min 30 s', '2 h 1 min')
     """
     whole = round(seconds)
     if whole < 60:
