@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,9 +39,12 @@ def ask(removal: Removal, *, yes: bool) -> int:
         print_plain(console, "There is nothing to remove.")
         return 0
     if not yes:
-        if not sys.stdin.isatty():
+        if sys.stdin is None or not sys.stdin.isatty():  # None: closed by `<&-`
             raise ValueError("there is no terminal to ask on; --yes removes without a question")
-        if input("Remove them? [y/N] ").strip().lower() not in ("y", "yes"):
+        answer = ""
+        with contextlib.suppress(EOFError):  # Ctrl-D
+            answer = input("Remove them? [y/N] ")
+        if answer.strip().lower() not in ("y", "yes"):
             print_plain(console, "Nothing is removed.")
             return 1
     size = _size(removal.folders)

@@ -98,6 +98,8 @@ def _parse(experiment: Experiment, arguments: list[str]) -> tuple[dict[str, Any]
         changes = {option.name: given[option.name] for option in settings if given.get(option.name)}
         shown = settable_fields(experiment, changes)
         settings = [option for option in _settings(experiment, shown) if option.name in shown]
+        if not variants(experiment, "default"):
+            of_the_run = [option for option in of_the_run if option.name != "only"]
     claims = [f"{claim.text} ({claim.reference})." for claim in experiment.claims]
     paragraphs = [experiment.title, *claims, *experiment.description]
     description = "\n\n".join([*paragraphs, SETTINGS])
@@ -120,11 +122,12 @@ def _options(experiment: Experiment) -> list[Flag]:
              default="auto", metavar="NAME"),
         Flag("out", "Folder of all results.", default="runs", metavar="FOLDER"),
         Flag("fresh", "Compute again what is stored.", switch=True),
-        *[Flag("only", f"Variants to run, of {names}; verdicts are open then.", several=True, default=[],
-               metavar="VARIANT")] * bool(names),
+        Flag("only", f"Variants to run, of {names}; verdicts are open then.", several=True, default=[],
+             metavar="VARIANT", note=""),
         Flag("dry_run", "Show the cells, which of them are stored, and an estimate of time, memory and "
              "disk from stored cells; compute and write nothing.", switch=True),
-        Flag("track", "Write TensorBoard's event files into OUT/EXPERIMENT/tensorboard/.",
+        Flag("track", "Write the curves of all cells as TensorBoard's event files into "
+             "OUT/EXPERIMENT/tensorboard/.",
              choices=("tensorboard",)),
         Flag("workers", "Processes that compute cells in parallel; 0 for one per core or card.", kind=int,
              default=0),

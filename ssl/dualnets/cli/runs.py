@@ -25,8 +25,8 @@ EXPERIMENT/NAME; EXPERIMENT alone will do if it has one run."""
 SHOW = "Show a run: command, settings, verdicts, files, cells and time."
 DIFF = """Compare two runs: the settings that differ, the claims side by side with the difference of their
 effects, and a figure of the curves of their common metrics."""
-RM = """Remove runs, and the cells that no other run needs, after a question. Only files that runs write are
-removed."""
+RM = """Remove runs, and the cells that no other run needs, after a question. Only what runs write is removed,
+but for the event files of TensorBoard."""
 CLEAN = """Remove the cells that no finished run needs, and what killed processes left more than a day ago,
 after a question. An interrupted run would have to compute such cells again."""
 OUT = Flag("out", "Folder of all results.", default="runs", metavar="FOLDER")

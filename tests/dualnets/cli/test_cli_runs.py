@@ -208,11 +208,14 @@ class Terminal:
         return True
 
     def readline(self):
+        if not self.answer:
+            raise EOFError  # Ctrl-D
         return self.answer
 
 
 @pytest.mark.parametrize(
-    ("answer", "removed"), [("y\n", True), ("YES\n", True), ("\n", False), ("no\n", False)]
+    ("answer", "removed"),
+    [("y\n", True), ("YES\n", True), ("\n", False), ("no\n", False), ("", False)],
 )
 def test_rm_asks_and_names_what_would_go(out, capsys, monkeypatch, answer, removed):
     monkeypatch.setattr("sys.stdin", Terminal(answer))
@@ -291,7 +294,7 @@ def test_only_runs_the_variants_that_are_named_and_decides_nothing(tmp_path, cap
          "'simple', 'triplet', 'infonce 1'"),
         (["losses", "--only", "simple", "x"], "unknown variant 'x', expected some of"),
         (["losses", "--only"], "--only needs a value, or several"),
-        (["emergence", "--only", "x"], "unknown option --only"),
+        (["emergence", "--only", "x"], "only chooses among variants, and emergence has none"),
         (["losses", "--variant", "x"], "every cell of the experiment has its own; --only chooses among them"),
         (["emergence", "--seed", "3:3"], "--seed 3:3 is empty, expected FIRST:END with 1 to 65,536 numbers"),
         (["emergence", "--seed", "8:0"], "--seed 8:0 is empty"),

@@ -154,6 +154,23 @@ def test_tensorboard_has_the_curves_of_every_cell(tmp_path):
         ]
 
 
+def test_cells_that_were_stored_before_follow_at_the_end(tmp_path, stored):
+    pytest.importorskip("tensorboard")
+    run = stored[0]
+    for _ in range(2):  # once is enough
+        TensorBoardReporter(tmp_path, EMERGENCE).run_done(run)
+        folders = sorted((tmp_path / "emergence" / "tensorboard").iterdir())
+    assert sorted(f.name[-12:] for f in folders) == sorted(run.table["cell"].unique())
+    assert all("network=" in f.name and "units=" in f.name for f in folders)
+    assert all(len(list(f.iterdir())) == 1 for f in folders)
+    rows = run.table[run.table["cell"] == folders[0].name[-12:]]
+    first = rows[(rows["metric"] == "correlation") & (rows["level"] == 1)]
+    assert scalars(folders[0])["correlation/level_1"] == [
+        (step, pytest.approx(value))
+        for step, value in first.groupby("step")["value"].mean().items()
+    ]
+
+
 def test_a_cell_that_is_computed_again_replaces_its_curves(tmp_path):
     pytest.importorskip("tensorboard")
     settings = dataclasses.asdict(EMERGENCE.Settings())
