@@ -1,7 +1,11 @@
 from dualnets import images as images
+from dualnets.experiments import results as results
 from dualnets.experiments import run as run
+from dualnets.lab.experiment import ProgressListener as ProgressListener
+from dualnets.lab.reporter import Reporter as Reporter
 from dualnets.lab.runner import Run as Run
 from dualnets.lab.specialisation import specialisation as specialisation
+from dualnets.lab.tensorboard import TensorBoardReporter as TensorBoardReporter
 from dualnets.methods._direct_predictor import DirectPredictor as DirectPredictor
 from dualnets.methods.barlow_twins import BarlowTwins as BarlowTwins
 from dualnets.methods.byol import BYOL as BYOL

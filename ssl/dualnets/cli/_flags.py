@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import itertools
 import re
 import shutil
 import textwrap
@@ -18,6 +19,8 @@ HELP = ("-h", "--help")
 WIDEST = 100  # columns; longer lines are hard to read
 MEANINGS = 26  # column at which the meanings of flags begin
 NEGATIVE = re.compile(r"-(\.?\d|inf$|nan$)")  # how a negative number begins
+RANGE = re.compile(r"(-?\d+):(-?\d+)", re.ASCII)
+LONGEST_RANGE = 1 << 16  # a typing error would fill the memory
 MISSING = object()  # the value of a flag that was given without one
 
 
@@ -32,7 +35,8 @@ class Flag:
         default: its value where it is not given.
         metavar: shown for the value in the help text; by default one for the kind.
         choices: the values there are.
-        several: whether it takes any number of values, which are a list.
+        several: whether it takes any number of values, which are a list; whole numbers also as a range
+            such as 0:8, which ends before its end, as Python's.
         switch: whether it takes no value, and is True where it is given.
         required: whether it must be given.
         positional: whether it is given without its name.
@@ -75,6 +79,8 @@ class Flag:
             argparse.ArgumentTypeError: the text is not such a value.
         """
         expected = SCALARS[self.kind]
+        if self.several and self.kind is int and (bounds := RANGE.fullmatch(text)):
+            return self._range(int(bounds[1]), int(bounds[2]))
         if self.choices is not None:
             expected = f"one of {', '.join(self.choices)}"
             if text in self.choices:
@@ -88,8 +94,20 @@ class Flag:
             except ValueError:
                 pass
         expected += ", or several" * (self.several and self.choices is None)
+        if self.several and self.kind is int and ":" in text:
+            expected += ", or a range such as 0:8"
         name = self.name.upper() if self.positional else self.flag
         raise argparse.ArgumentTypeError(f"{name} must be {expected}, got {text!r}")
+
+    def _range(self, first: int, end: int) -> range:
+        """The whole numbers from the first up to the end, without the end."""
+        if not 0 < end - first <= LONGEST_RANGE:
+            count = f"has {end - first:,} numbers" if end > first else "is empty"
+            raise argparse.ArgumentTypeError(
+                f"{self.flag} {first}:{end} {count}, expected FIRST:END with 1 to {LONGEST_RANGE:,} "
+                "numbers; 0:8 is 0 to 7"
+            )
+        return range(first, end)
 
 
 def grouped(heading: str, *options: Flag) -> list[Flag]:
@@ -156,6 +174,9 @@ def _parse(options: Sequence[Flag], arguments: Sequence[str]) -> dict[str, Any]:
         raise ValueError(_unknown(left[0], flags))
     given = vars(found)
     for option in options:
+        if option.several and option.kind is int and given[option.name]:
+            spread = (v if isinstance(v, range) else [v] for v in given[option.name])
+            given[option.name] = [*itertools.chain.from_iterable(spread)]
         if given[option.name] is MISSING:
             raise ValueError(f"{option.flag} needs a value")
         if given[option.name] == [] and given[option.name] is not option.default:

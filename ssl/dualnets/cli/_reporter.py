@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dualnets.cli._terminal import print_plain, progress_bar
-from dualnets.lab.computing import Reporter
 from dualnets.lab.experiment import Experiment, ProgressListener
-from dualnets.lab.free_settings import free_settings
+from dualnets.lab.free_settings import shown_settings
+from dualnets.lab.reporter import Reporter
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,8 +52,7 @@ class TerminalReporter(Reporter):
     def plan(self, cells: Sequence[Mapping[str, Any]], stored: int) -> None:
         self.count = len(cells)
         self.done = self.started = stored
-        self.varying = [key for key in cells[0] if len({str(cell[key]) for cell in cells}) > 1]
-        self.free = free_settings(cells) if "variant" in self.varying else self.varying
+        self.shown = shown_settings(cells)
         text = f"{len(cells)} cells"
         if "members" in cells[0]:
             members = getattr(self.experiment.Settings, "MEMBERS", "trees")
@@ -70,9 +69,7 @@ class TerminalReporter(Reporter):
     def cell_done(self, settings: Mapping[str, Any], table: pd.DataFrame, seconds: float) -> None:
         self.done += 1
         self.bar.remove_task(self.tasks.pop(str(settings)))
-        # the name of a variant describes the settings that make it
-        varying = [key for key in self.varying if key in ("variant", *self.free)]
-        what = ", ".join(f"{key.replace('_', '-')} {settings[key]}" for key in varying)
+        what = ", ".join(f"{key.replace('_', '-')} {settings[key]}" for key in self.shown)
         text = ": ".join(filter(None, [what, self.experiment.headline(table)]))
         line = f"{self.done}/{self.count}  {text}  ({seconds:.0f} s)"
         self.console.print(line, markup=False)

@@ -28,8 +28,9 @@ OPTIONS = [
          "verdicts are shown.",
          metavar="NAME"),
     Flag("seed", "Repeat the claims on other trees, weights and rows: runs with this seed in place of the "
-         "scale's own, of experiments that have others. The trees of several seeds count together.",
-         kind=int, several=True, default=[]),
+         "scale's own, of experiments that have others. The trees of several seeds count together; 0:8 "
+         "is 0 to 7.",
+         kind=int, several=True, default=[], note=""),
     Flag("markdown", "Write the table into this page, between its marks, and the claims as small files "
          "into the folder of its name, e.g. claims/ beside claims.md; other scales and repetitions with "
          "another seed become columns. - prints the table.", metavar="PAGE"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import shlex
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -14,11 +15,12 @@ from dualnets import experiments
 from dualnets.cli._flags import HELP, Flag, asks_for_help, grouped, parse
 from dualnets.lab.experiment import Experiment
 from dualnets.lab.fields import applies_to, conditions, kind_of
-from dualnets.lab.grids import settable_fields, values_by_field
+from dualnets.lab.grids import settable_fields, values_by_field, variants
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from dualnets.lab.reporter import Reporter
     from dualnets.lab.runner import Run
 
 USAGE = """usage: hltm run EXPERIMENT [OPTIONS]
@@ -33,9 +35,10 @@ experiments:
 takes one value or several, e.g. --units 2 10.
 """
 LONGEST = 60  # characters of a condition in the help; a longer one names most of the methods
-SETTINGS = """Every setting takes one value or several, e.g. --units 2 10, and every combination is a
-cell. The defaults are those of the default scale, with | between its grids. Settings that have no
-effect on any cell are not shown: give others to see what applies to them, e.g. --loss triplet --help."""
+SETTINGS = """Every setting takes one value or several, e.g. --units 2 10, whole numbers also as a range, e.g.
+--seed 0:8 for 0 to 7, and every combination is a cell. The defaults are those of the default scale, with |
+between its grids. Settings that have no effect on any cell are not shown: give others to see what applies
+to them, e.g. --loss triplet --help."""
 
 
 def main(arguments: list[str]) -> int:
@@ -58,9 +61,18 @@ def main(arguments: list[str]) -> int:
     from dualnets.lab.workers import WorkerDiedError
 
     console = terminal()
+    track, dry = options.pop("track"), options.pop("dry_run")
+    if dry:
+        _show_plan(console, experiment, options, changes)
+        return 0
+    reporters: list[Reporter] = []
+    if track is not None:
+        from dualnets.lab.tensorboard import TensorBoardReporter
+
+        reporters.append(TensorBoardReporter(options["out"], experiment))
     try:
         with TerminalReporter(console, experiment) as reporter:
-            run = runner.run(experiment, reporter=reporter, **options, **changes)
+            run = runner.run(experiment, reporter=[reporter, *reporters], **options, **changes)
     except KeyboardInterrupt:
         print("\nhltm: interrupted; finished cells are stored, and the same command continues from "
               "there", file=sys.stderr)  # fmt: skip
@@ -86,6 +98,8 @@ def _parse(experiment: Experiment, arguments: list[str]) -> tuple[dict[str, Any]
         changes = {option.name: given[option.name] for option in settings if given.get(option.name)}
         shown = settable_fields(experiment, changes)
         settings = [option for option in _settings(experiment, shown) if option.name in shown]
+        if not variants(experiment, "default"):
+            of_the_run = [option for option in of_the_run if option.name != "only"]
     claims = [f"{claim.text} ({claim.reference})." for claim in experiment.claims]
     paragraphs = [experiment.title, *claims, *experiment.description]
     description = "\n\n".join([*paragraphs, SETTINGS])
@@ -99,6 +113,7 @@ def _parse(experiment: Experiment, arguments: list[str]) -> tuple[dict[str, Any]
 
 def _options(experiment: Experiment) -> list[Flag]:
     """The options that are not settings."""
+    names = ", ".join(map(shlex.quote, variants(experiment, "default")))
     return grouped(
         "options of the run",
         Flag("scale", f"How large a grid: {', '.join(experiment.grids)}.", default="default",
@@ -107,6 +122,13 @@ def _options(experiment: Experiment) -> list[Flag]:
              default="auto", metavar="NAME"),
         Flag("out", "Folder of all results.", default="runs", metavar="FOLDER"),
         Flag("fresh", "Compute again what is stored.", switch=True),
+        Flag("only", f"Variants to run, of {names}; verdicts are open then.", several=True, default=[],
+             metavar="VARIANT", note=""),
+        Flag("dry_run", "Show the cells, which of them are stored, and an estimate of time, memory and "
+             "disk from stored cells; compute and write nothing.", switch=True),
+        Flag("track", "Write the curves of all cells as TensorBoard's event files into "
+             "OUT/EXPERIMENT/tensorboard/.",
+             choices=("tensorboard",)),
         Flag("workers", "Processes that compute cells in parallel; 0 for one per core or card.", kind=int,
              default=0),
     )  # fmt: skip
@@ -149,10 +171,27 @@ def _group(settings: type, name: str) -> str:
     raise AttributeError(f"{settings.__name__} has no field {name}")
 
 
+def _show_plan(
+    console: Console, experiment: Experiment, options: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    """Print what a run would do."""
+    from dualnets.cli._terminal import print_plain
+    from dualnets.lab.dry_run import plan
+
+    found = plan(experiment, **options, **changes)
+    for cell in found.cells:
+        what = ", ".join(f"{key.replace('_', '-')} {cell.settings[key]}" for key in found.shown)
+        print_plain(console, f"{cell.name}  {what}{'  (stored)' * cell.stored}")
+    print_plain(console, "")
+    for line in found.summary():
+        print_plain(console, line)
+
+
 def _show(console: Console, experiment: Experiment, run: Run) -> None:
     """Print the final table, the verdicts, and the paths of the files."""
     from rich.text import Text
 
+    from dualnets.cli._run_texts import COLOURS
     from dualnets.cli._tables import terminal_tables
     from dualnets.cli._terminal import print_plain
     from dualnets.lab.report.page import sentence
@@ -166,10 +205,9 @@ def _show(console: Console, experiment: Experiment, run: Run) -> None:
     for table in terminal_tables(summary_table(experiment, run), console.width):
         console.print(table)
         console.print()
-    colours = {"holds": "green", "fails": "red", "open": "yellow"}
     for verdict in run.verdicts:
         console.print(Text(f"{verdict.claim}:", "bold"))
-        word = (verdict.verdict.upper(), f"bold {colours[verdict.verdict]}")
+        word = (verdict.verdict.upper(), f"bold {COLOURS[verdict.verdict]}")
         console.print(Text.assemble(word, f". {sentence(verdict)}"))
         console.print()
     for file in ("index.html", f"{run.experiment}.png", "results.parquet", "verdict.json"):

@@ -10,11 +10,17 @@ import difflib
 import functools
 import importlib
 import pkgutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from dualnets.lab import results as stored_results
 from dualnets.lab import runner
-from dualnets.lab.computing import Reporter
 from dualnets.lab.experiment import Experiment, declared_in
+from dualnets.lab.reporter import Reporter
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @functools.cache
@@ -67,11 +73,54 @@ def run(
     out: str | Path = "runs",
     fresh: bool = False,
     workers: int | None = 1,
-    reporter: Reporter | None = None,
+    reporter: Reporter | Sequence[Reporter] | None = None,
+    only: str | Sequence[str] = (),
     **changes: object,
 ) -> runner.Run:
     """Run an experiment by its name; the arguments are those of `dualnets.lab.runner.run`."""
     return runner.run(
         load(name), scale=scale, device=device, out=out, fresh=fresh, workers=workers,
-        reporter=reporter, **changes,
+        reporter=reporter, only=only, **changes,
     )  # fmt: skip
+
+
+def results(out: str | Path = "runs", experiment: str | None = None) -> pd.DataFrame:
+    """One tidy table over all stored runs, from the oldest to the newest.
+
+    Its columns are `experiment`, `run`, `date` and `scale`; the settings that vary between any of the
+    cells; `cell`; and what the tables of the runs have, such as `member`, `step`, `level`, `node`, `metric`
+    and `value`. Texts are categories. Settings that are equal in all cells are left out. Of two
+    experiments one may lack columns of the other; there they are missing values. A cell that several
+    runs share is there once for each of them.
+
+    DuckDB queries the table by its name in Python:
+
+        runs = dualnets.results("runs")
+        duckdb.sql('''
+            SELECT run, variant, avg(value) AS correlation
+            FROM runs WHERE metric = 'correlation' AND experiment = 'losses'
+            GROUP BY ALL ORDER BY correlation DESC
+        ''')
+
+    Args:
+        out: the folder of all results.
+        experiment: whose runs, with hyphens or underscores; those of all experiments by default.
+
+    Returns:
+        The table; without rows where there are no runs. A damaged run is left out with a warning.
+
+    Raises:
+        ValueError: `out` is no folder, or there is neither such an experiment nor a folder of its runs.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as out:
+        ...     list(results(out).columns)
+        ['experiment', 'run', 'date', 'scale']
+    """
+    name = experiment and experiment.replace("-", "_")
+    if name and not (Path(out) / name).is_dir():
+        name = load(name).name
+    home = Path(out)
+    settings = {each: load(each).Settings for each in names() if (home / each).is_dir()}
+    return stored_results.results(out, name, settings)

@@ -4,33 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from dualnets.lab import workers
 from dualnets.lab.experiment import Experiment, ProgressListener
 from dualnets.lab.fields import with_columns
+from dualnets.lab.reporter import Reporter
 from dualnets.lab.store import Store, now, versions
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-class Reporter:
-    """Receives the progress of a run; this one ignores it."""
-
-    def plan(self, cells: Sequence[Mapping[str, Any]], stored: int) -> None:
-        """The run has these cells, and so many of them are stored already."""
-
-    def cell_started(self, settings: Mapping[str, Any], steps: int) -> ProgressListener:
-        """A cell of so many updates starts; what is returned receives its progress."""
-        return ProgressListener()
-
-    def cell_done(self, settings: Mapping[str, Any], table: pd.DataFrame, seconds: float) -> None:
-        """A cell is stored."""
+    import torch
 
 
 def compute_all(
@@ -145,10 +134,25 @@ def compute(
         "date": now(),
         "seconds": round(time.perf_counter() - start, 3),
         "cpu_seconds": round(time.process_time() - cpu_start, 3),
+        "peak_memory": _peak_memory(where),
         "notes": result.notes,
         "versions": versions(),
     }
     Store(out, experiment.name).write_cell(cell, table, manifest, result.networks)
+
+
+def _peak_memory(device: torch.device) -> int | None:
+    """The most bytes that this process has had so far, on a card those of the card; None if not known."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
 
 
 @contextlib.contextmanager

@@ -112,7 +112,11 @@ class Checked:
         other = next(iter(nearest))
         same = [needed for needed in unmet if list(needed) == [other]] or [nearest]
         flag = other.replace("_", "-")
-        return f"{flag} {_any_of(needed[other] for needed in same)}, and {flag} is {getattr(self, other)}"
+        words = f"{flag} {_any_of(needed[other] for needed in same)}"
+        choices = next(i.metadata.get("choices") for i in fields(self) if i.name == other)
+        if choices and not any(word in needed[other] for needed in same for word in choices):
+            return f"{words}, which this experiment does not have"
+        return f"{words}, and {flag} is {getattr(self, other)}"
 
 
 @cache

@@ -13,28 +13,33 @@ from dualnets.lab.experiment import Experiment, Fixed, Grid, values_of
 from dualnets.lab.fields import applicable_fields, stored_form
 from dualnets.lab.store import identity
 
+VARIANT = "variant"  # the field that names variants
 Changes = Mapping[str, Sequence[Any]]  # field -> the values that replace those of the grids
 
 
-def cells(experiment: Experiment, scale: str, changes: Changes) -> list[Any]:
+def cells(
+    experiment: Experiment, scale: str, changes: Changes, only: Sequence[str] = ()
+) -> list[Any]:
     """The settings of every cell of a run, in order, each once.
 
     Args:
         experiment, scale: whose cells.
         changes: field -> values that replace the grids' own. A grid keeps its `Fixed` value, and a
             cell on which a field has no effect keeps the value that its grid has.
+        only: the variants whose cells are kept; all if empty.
 
     Raises:
-        ValueError: an unknown scale or field; a field without values, one that every grid fixes or
-            that has no effect on any cell; or a value that Settings refuses.
+        ValueError: an unknown scale, variant or field; a field without values, one that every grid fixes
+            or that has no effect on any cell; or a value that Settings refuses.
     """
     if scale not in experiment.grids:
         raise ValueError(f"unknown scale {scale!r}, expected one of {', '.join(experiment.grids)}")
-    _check_changes(experiment, scale, changes)
+    grids = _grids(experiment, scale, only)
+    _check_changes(experiment, grids, changes)
     found: dict[Any, None] = {}
     effective: set[str] = set()  # changes that have an effect on some cell
     ineffective: dict[str, str] = {}  # changes that have none on some cell -> what they apply to
-    for grid in experiment.grids[scale]:
+    for grid in grids:
         own = _own_changes(grid, changes)
         for chosen in _combinations(grid, own):
             settings = experiment.Settings(**chosen)
@@ -55,7 +60,31 @@ def cells(experiment: Experiment, scale: str, changes: Changes) -> list[Any]:
     return list(found)
 
 
-def _check_changes(experiment: Experiment, scale: str, changes: Changes) -> None:
+def _grids(experiment: Experiment, scale: str, only: Sequence[str]) -> list[Grid]:
+    """The grids of a scale, or those of some variants."""
+    every = list(experiment.grids[scale])
+    if not only:
+        return every
+    known = variants(experiment, scale)
+    if not known:
+        raise ValueError(f"only chooses among variants, and {experiment.flag} has none")
+    for name in only:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise ValueError(
+                f"unknown variant {name!r}{hint}, expected some of {', '.join(map(repr, known))}"
+            )
+    return [grid for grid in every if values_of(grid[VARIANT])[0] in only]
+
+
+def variants(experiment: Experiment, scale: str) -> list[str]:
+    """The names of the variants of a scale, in order; empty for an experiment without variants."""
+    named = (grid.get(VARIANT) for grid in experiment.grids[scale])
+    return list(dict.fromkeys(own.value for own in named if isinstance(own, Fixed)))
+
+
+def _check_changes(experiment: Experiment, grids: Sequence[Grid], changes: Changes) -> None:
     known = {item.name for item in fields(experiment.Settings)}
     for name, values in changes.items():
         if name not in known:
@@ -65,8 +94,11 @@ def _check_changes(experiment: Experiment, scale: str, changes: Changes) -> None
         flag = name.replace("_", "-")
         if not values:
             raise ValueError(f"{flag} needs a value, or several")
-        if all(isinstance(grid.get(name), Fixed) for grid in experiment.grids[scale]):
-            raise ValueError(f"{flag} cannot be set: every cell of the experiment has its own")
+        if all(isinstance(grid.get(name), Fixed) for grid in grids):
+            hint = "; --only chooses among them" * (name == VARIANT)
+            raise ValueError(
+                f"{flag} cannot be set: every cell of the experiment has its own{hint}"
+            )
 
 
 def _own_changes(grid: Grid, changes: Changes) -> dict[str, Sequence[Any]]:
@@ -120,11 +152,13 @@ def name_of_cells(experiment: Experiment, names: Iterable[str]) -> str:
     return identity(experiment.name, sorted(set(names)), list(map(repr, experiment.claims)))
 
 
-def own_settings(experiment: Experiment, scale: str, changes: Changes, run_id: str) -> str:
+def own_settings(
+    experiment: Experiment, scale: str, changes: Changes, run_id: str, only: Sequence[str] = ()
+) -> str:
     """Why there is no verdict with these settings; empty if they are those that a rule was made for.
 
     Args:
-        experiment, scale, changes: as in `run`; other seeds are other trees, and no change.
+        experiment, scale, changes, only: as in `run`; other seeds are other trees, and no change.
         run_id: the name of the run.
     """
     seeds = {name: values for name, values in changes.items() if name == "seed"}
@@ -133,6 +167,8 @@ def own_settings(experiment: Experiment, scale: str, changes: Changes, run_id: s
         return ""
     if scale == "smoke":
         return "the smoke scale only shows that everything runs: no verdict"
+    if only:
+        return "only some of the variants: no verdict"
     return "your settings: no verdict"
 
 
@@ -140,22 +176,36 @@ def value_lists(changes: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Settings that are each one value or several, as lists of values.
 
     Example:
-        >>> value_lists({"units": (2, 5), "augment": "keep-root"})
-        {'units': [2, 5], 'augment': ['keep-root']}
+        >>> value_lists({"units": (2, 5), "augment": "keep-root", "seed": range(3)})
+        {'units': [2, 5], 'augment': ['keep-root'], 'seed': [0, 1, 2]}
     """
-    return {key: list(v) if isinstance(v, (list, tuple)) else [v] for key, v in changes.items()}
+    several = (list, tuple, range)
+    return {key: list(v) if isinstance(v, several) else [v] for key, v in changes.items()}
 
 
-def repeat_command(name: str, scale: str, changes: Changes) -> str:
+def repeat_command(name: str, scale: str, changes: Changes, only: Sequence[str] = ()) -> str:
     """The command line that repeats a run.
 
     Example:
         >>> repeat_command("byol_target", "smoke", {"units": [2, 5]})
         'hltm run byol-target --scale smoke --units 2 5'
+        >>> repeat_command("losses", "default", {"seed": [0, 1, 2, 3]}, ["simple"])
+        'hltm run losses --only simple --seed 0:4'
     """
     parts = ["hltm", "run", name.replace("_", "-")]
     if scale != "default":
         parts += ["--scale", scale]
+    if only:
+        parts += ["--only", *only]
     for key, values in changes.items():
-        parts += [f"--{key.replace('_', '-')}", *map(str, values)]
+        parts += [f"--{key.replace('_', '-')}", *_as_typed(values)]
     return shlex.join(parts)
+
+
+def _as_typed(values: Sequence[Any]) -> list[str]:
+    """Values as arguments, where whole numbers in a row, four at least, are a range."""
+    if len(values) > 3 and all(type(value) is int for value in values):
+        first, end = values[0], values[0] + len(values)
+        if list(values) == list(range(first, end)):
+            return [f"{first}:{end}"]
+    return [*map(str, values)]

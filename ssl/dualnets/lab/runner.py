@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from dualnets._files import replace_folder, write_json
 from dualnets.lab import grids
 from dualnets.lab import workers as worker_processes
-from dualnets.lab.computing import Reporter, compute_all, name_memory_errors, read_cell
+from dualnets.lab.computing import compute_all, name_memory_errors, read_cell
 from dualnets.lab.experiment import Experiment
 from dualnets.lab.fields import with_columns
 from dualnets.lab.grids import cell_name, cells, name_of_cells, run_name, value_lists
+from dualnets.lab.reporter import Reporter, as_reporter
 from dualnets.lab.store import MANIFEST, NETWORKS, RESULTS, VERDICT, Store, now, versions
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def run(
     out: str | Path = "runs",
     fresh: bool = False,
     workers: int | None = 1,
-    reporter: Reporter | None = None,
+    reporter: Reporter | Sequence[Reporter] | None = None,
+    only: str | Sequence[str] = (),
     **changes: Any,
 ) -> Run:
     """Run an experiment and leave its table, figure, page and verdicts in `<out>/<name>/<run>/`.
@@ -77,18 +79,22 @@ def run(
         workers: processes that compute cells in parallel; None for one per core, with one thread
             each, or one per card. A script that asks for more than one needs the usual
             `if __name__ == "__main__":`.
-        reporter: receives the progress.
+        reporter: receives the progress; several do as a list.
+        only: names of variants, of an experiment that has them: the others are not run, and every
+            verdict is open.
         **changes: settings, each one value or a list of values. A rule belongs to the settings of its
             scales: with any of one's own but other seeds, which are more trees, every verdict is open.
 
     Raises:
-        ValueError: before any work: an unknown scale, setting or device, or a setting out of range.
+        ValueError: before any work: an unknown scale, variant, setting or device, a setting out of
+            range, or one without effect.
         OSError: before any work: a folder that cannot be written to.
         MemoryError: a cell needs more memory than there is.
     """
     # 1. Check everything that can be checked before work begins.
-    listed = value_lists(changes)
-    wanted = cells(experiment, scale, listed)
+    reporter, listed = as_reporter(reporter), value_lists(changes)
+    kept = [only] if isinstance(only, str) else list(dict.fromkeys(only))
+    wanted = cells(experiment, scale, listed, kept)
     store = Store(out, experiment.name)
     named = {cell_name(experiment, settings): settings for settings in wanted}
     missing = [
@@ -111,23 +117,26 @@ def run(
 
     # 2. Look up what is stored.
     run_id = name_of_cells(experiment, named)
-    command = grids.repeat_command(experiment.name, scale, listed)
+    command = grids.repeat_command(experiment.name, scale, listed, kept)
     if store.has_run(run_id) and not fresh:
-        return _stored_run(store, experiment.name, run_id, named, command)
+        run = _stored_run(store, experiment.name, run_id, named, command)
+        reporter.run_done(run)
+        return run
     with name_memory_errors():
         for _, settings in missing:
             if hasattr(settings, "check"):  # what shows only when training starts
                 settings.check()
 
     # 3. Compute what is missing, one cell after the other or in parallel.
-    reporter = reporter or Reporter()
     reporter.plan([asdict(s) for s in wanted], len(wanted) - len(missing))
     count = worker_processes.worker_count(workers, len(missing), cards, scale)
     compute_all(experiment, str(out), missing, cards, count, reporter)
 
     # 4. Join the cells and write the files of the run.
-    own = grids.own_settings(experiment, scale, listed, run_id)
-    return _finish(experiment, store, run_id, named, scale, command, own)
+    own = grids.own_settings(experiment, scale, listed, run_id, kept)
+    run = _finish(experiment, store, run_id, named, scale, command, own)
+    reporter.run_done(run)
+    return run
 
 
 def _finish(
@@ -150,9 +159,10 @@ def _finish(
         "date",
         "seconds",
         "cpu_seconds",
+        "peak_memory",
         "notes",
         "versions",
-    )  # the date is missing from cells of earlier versions
+    )  # date and peak memory are missing from cells of earlier versions
     manifest = {
         "experiment": name,
         "run": run_id,
@@ -172,6 +182,8 @@ def _finish(
         style.save(experiment.plot(of_all_seeds), folder / name)
         summary = experiment.summary_table(of_all_seeds)
         page.write(folder, experiment, table, summary, verdicts, manifest)
+        files = (file for file in folder.rglob("*") if file.is_file())
+        manifest["files"] = sorted(file.relative_to(folder).as_posix() for file in files)
         write_json(folder / MANIFEST, manifest)  # last: a run with a manifest is finished
     return Run(name, run_id, store.run(run_id), table, verdicts, False, command)
 

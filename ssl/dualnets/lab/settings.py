@@ -257,12 +257,6 @@ class ContrastSettings(Checked):
         if self.loss in LOSSES:  # an experiment may have a loss of its own
             self.build_loss()
 
-    def unused(self) -> dict[str, str]:
-        found = super().unused()
-        if self.loss in LOSSES:
-            return found
-        return {name: why for name, why in found.items() if name not in ContrastSettings.CONDITIONS}
-
     def build_loss(self) -> Loss:
         """The contrastive loss."""
         kind = LOSSES[self.loss]

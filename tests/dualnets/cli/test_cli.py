@@ -29,7 +29,7 @@ import sys
 from dualnets import experiments
 from dualnets.cli import main
 before = set()
-for arguments in (["--help"], ["run", "--help"], ["list"], ["claims", "--help"],
+for arguments in (["--help"], ["run", "--help"], ["list"], ["claims", "--help"], ["runs", "--help"],
                   ["probe", "--help"], ["tree", "--help"], ["sample", "--help"],
                   ["tree", "--family", "balanced", "--help"], ["sample", "--verify", "--help"],
                   *(["run", name, "--help"] for name in experiments.names())):
@@ -89,7 +89,21 @@ def test_the_list_of_commands_fits_80_columns(capsys):
 
 @pytest.mark.parametrize("width", [80, 60])
 @pytest.mark.parametrize(
-    "command", ["run methods", "claims", "list", "probe", "sample", "tree", "run", ""]
+    "command",
+    [
+        "run methods",
+        "runs",
+        "runs diff",
+        "runs rm",
+        "runs clean",
+        "claims",
+        "list",
+        "probe",
+        "sample",
+        "tree",
+        "run",
+        "",
+    ],
 )
 def test_help_fits_the_terminal(command, width, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", str(width))

@@ -7,7 +7,15 @@ import pytest
 
 from dualnets import experiments
 from dualnets.lab.experiment import Experiment, Fixed
-from dualnets.lab.grids import cells, repeat_command, run_name, settable_fields, values_by_field
+from dualnets.lab.grids import (
+    cells,
+    own_settings,
+    repeat_command,
+    run_name,
+    settable_fields,
+    values_by_field,
+    variants,
+)
 
 EMERGENCE = experiments.load("emergence")
 
@@ -49,6 +57,37 @@ def test_settings_without_values_and_settings_that_every_grid_fixes_are_refused(
         cells(EMERGENCE, "smoke", {"steps": []})
     with pytest.raises(ValueError, match="variant cannot be set: every cell"):
         cells(experiments.load("methods"), "smoke", {"variant": ["mine"]})
+
+
+def test_only_some_variants_are_kept_in_the_order_of_the_experiment():
+    losses = experiments.load("losses")
+    kept = cells(losses, "smoke", {}, ["ntxent", "simple"])
+    assert [s.variant for s in kept] == ["simple", "ntxent"]
+    assert kept == [s for s in cells(losses, "smoke", {}) if s.variant in ("simple", "ntxent")]
+    assert cells(losses, "smoke", {}, variants(losses, "smoke")) == cells(losses, "smoke", {})
+    assert variants(EMERGENCE, "smoke") == []
+    with pytest.raises(ValueError, match="only chooses among variants, and emergence has none"):
+        cells(EMERGENCE, "smoke", {}, ["x"])
+    # a setting must have an effect on what is kept
+    with pytest.raises(ValueError, match="margin has no effect here: it applies to loss triplet"):
+        cells(losses, "smoke", {"margin": [2.0]}, ["simple"])
+
+
+def test_with_some_variants_there_is_no_verdict():
+    losses = experiments.load("losses")
+    assert own_settings(losses, "default", {}, "abc", ["simple"]).startswith(
+        "only some of the variants"
+    )
+    whole = run_name(losses, "default")
+    assert own_settings(losses, "default", {}, whole, variants(losses, "default")) == ""
+
+
+def test_what_the_loss_of_pairs_does_not_read_leaves_its_cells_alone():
+    update = experiments.load("update")
+    pairs = [s for s in cells(update, "default", {}) if s.loss == "pair"]
+    changed = cells(update, "default", {"temperature": [0.7], "margin": [0.7]})
+    assert [s for s in changed if s.loss == "pair"] == pairs
+    assert {s.temperature for s in changed if s.loss == "infonce"} == {0.7}
 
 
 def test_a_setting_without_effect_on_a_cell_leaves_it_as_it_is():
@@ -114,9 +153,7 @@ def test_the_help_shows_what_some_cell_uses_and_some_flag_can_change(name):
             if not all(isinstance(grid.get(item.name), Fixed) for grid in grids)
         }
         for settings in cells(experiment, scale, {}):
-            # `pair`, a loss of `update` alone, meets no condition; `unused` counts its numbers as used
-            if getattr(settings, "loss", "") != "pair":
-                expected |= free - settings.unused().keys()
+            expected |= free - settings.unused().keys()
     assert expected <= {*settable_fields(experiment)}
 
 
@@ -140,6 +177,15 @@ def test_a_run_is_named_after_its_cells():
 def test_the_command_repeats_the_run():
     text = repeat_command("emergence", "smoke", {"units": [2, 5], "augment": ["keep-root"]})
     assert text == "hltm run emergence --scale smoke --units 2 5 --augment keep-root"
+    several = {
+        "seed": [3, 4, 5, 6],
+        "units": [2, 3, 4, 6],
+        "bias": [False, True],
+        "steps": [4, 3, 2, 1],
+    }
+    assert repeat_command("losses", "default", several, ["infonce 4"]) == (
+        "hltm run losses --only 'infonce 4' --seed 3:7 --units 2 3 4 6 --bias False True --steps 4 3 2 1"
+    )
 
 
 @pytest.mark.parametrize("name", experiments.names())

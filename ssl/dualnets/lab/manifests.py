@@ -1,0 +1,92 @@
+"""Manifests of stored cells and runs, read and checked: whatever is wrong with one is one line of text."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dualnets._files import read_json
+from hltm._names import brief
+
+# what a manifest must have, and the type of each
+OF_A_RUN: Mapping[str, type] = dict.fromkeys(("experiment", "run", "scale", "command"), str)
+OF_A_CELL: Mapping[str, type] = {"cell": str, "settings": dict, "seconds": float}
+OF_A_VERDICT: Mapping[str, type] = {
+    "name": str, "claim": str, "verdict": str, "effect": str, "reason": str, "n": int,
+}  # fmt: skip
+PARQUET = b"PAR1"  # a Parquet file begins and ends with it
+
+
+class DamagedError(ValueError):
+    """A run or a cell cannot be read; the text says why."""
+
+
+def read_run(path: Path) -> Mapping[str, Any]:
+    """The manifest of a run."""
+    found = _read(path)
+    _check(found, OF_A_RUN, path.name)
+    _check_list(found.get("cells"), OF_A_CELL, f"'cells' in {path.name}")
+    return dict(found)
+
+
+def read_cell(path: Path) -> Mapping[str, Any]:
+    """The manifest of a cell."""
+    found = _read(path)
+    _check(found, OF_A_CELL, path.name)
+    return dict(found)
+
+
+def read_verdicts(path: Path) -> list[Mapping[str, Any]]:
+    """The verdicts of a run, as `Verdict.as_dict` gives them."""
+    found = _read(path)
+    _check_list(found, OF_A_VERDICT, path.name)
+    for verdict in found:
+        value, interval = verdict.get("effect_value"), verdict.get("interval")
+        ends = [] if interval is None else interval
+        whole = isinstance(ends, list) and len(ends) in (0, 2)
+        if not whole or not all(isinstance(x, int | float) for x in (*ends, value or 0)):
+            raise DamagedError(f"the effect in {path.name} is no number with an interval")
+    return list(found)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except FileNotFoundError:
+        raise DamagedError(f"{path.name} is missing") from None
+    except OSError as error:
+        raise DamagedError(f"{path.name}: {(error.strerror or '').lower()}") from None
+    except (ValueError, RecursionError):
+        raise DamagedError(f"{path.name} is no JSON") from None
+
+
+def _check_list(found: object, needed: Mapping[str, type], what: str) -> None:
+    if not isinstance(found, list):
+        raise DamagedError(f"{what} is no list")
+    for item in found:
+        _check(item, needed, f"an entry of {what}")
+
+
+def _check(found: object, needed: Mapping[str, type], what: str) -> None:
+    if not isinstance(found, dict):
+        raise DamagedError(f"{what} is no JSON object")
+    for key, kind in needed.items():
+        allowed = (int, float) if kind is float else kind
+        if not isinstance(found.get(key), allowed):
+            raise DamagedError(f"{what} has no {key!r}" if key not in found else
+                               f"{key!r} in {what} is {brief(repr(found[key]))}")  # fmt: skip
+
+
+def check_table(path: Path) -> None:
+    """Raise DamagedError where a table is missing, cut off or another file; its rows are not read."""
+    try:
+        with open(path, "rb") as file:
+            ends = [file.read(4), file.seek(-4, os.SEEK_END) and file.read()]
+    except FileNotFoundError:
+        raise DamagedError(f"{path.name} is missing") from None
+    except OSError:
+        ends = []
+    if ends != [PARQUET, PARQUET]:
+        raise DamagedError(f"{path.name} is cut off, or no Parquet file")
