@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dualnets.lab.report.page import shown
+from dualnets.lab.report.tables import shown
 
 if TYPE_CHECKING:
     import pandas as pd

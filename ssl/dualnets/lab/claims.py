@@ -9,7 +9,7 @@ from pathlib import Path
 from dualnets._files import read_json, write_json
 from dualnets.lab.experiment import Experiment
 from dualnets.lab.grids import run_name, values_by_field
-from dualnets.lab.report.page import number
+from dualnets.lab.report.tables import number
 from dualnets.lab.rules import claim_title
 from dualnets.lab.store import MANIFEST, VERDICT, Store
 from dualnets.lab.verdicts import Verdict

@@ -1,7 +1,7 @@
-"""The figure of an ablation: a row per variant, and four panels side by side.
+"""The figure of an ablation: of each variant, a row, how far the gap to the ceiling closed, whether the
+embedding collapsed, alignment level by level, and the root over training.
 
-The panels show how far the gap to the ceiling closed, whether the embedding collapsed, alignment level by
-level, and the root over training. A variant is identified by its row, not by its colour: a dozen
+A variant is identified by its row, not by its colour: a dozen
 hues cannot be distinguished, least of all with a colour vision deficiency.
 """
 
