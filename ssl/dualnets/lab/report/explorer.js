@@ -6,25 +6,25 @@
   if (!box) return;
   const $ = (id) => document.getElementById(id);
 
-  async function unpacked(id) {
-    const bytes = Uint8Array.from(atob($(id).textContent), (character) => character.charCodeAt(0));
+  async function unpacked(text) {
+    const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
     return new Response(stream).text();
   }
 
   async function loadPlotly() {
-    const script = document.createElement("script");
-    if (box.dataset.plotly) {
-      script.src = box.dataset.plotly;
-      const loaded = new Promise((resolve, reject) => Object.assign(script, { onload: resolve, onerror: reject }));
-      document.head.append(script);
-      return loaded;
+    let text = $("explorer-plotly")?.textContent;
+    if (!text) { // it stands in a file beside the page
+      const beside = Object.assign(document.createElement("script"), { src: box.dataset.plotly });
+      const loaded = new Promise((resolve, reject) => Object.assign(beside, { onload: resolve, onerror: reject }));
+      document.head.append(beside);
+      await loaded;
+      text = globalThis.explorerPlotly;
     }
-    script.textContent = await unpacked("explorer-plotly");
-    document.head.append(script);
+    document.head.append(Object.assign(document.createElement("script"), { textContent: await unpacked(text) }));
   }
 
-  const data = JSON.parse(await unpacked("explorer-data"));
+  const data = JSON.parse(await unpacked($("explorer-data").textContent));
   await loadPlotly();
 
   const dark = matchMedia("(prefers-color-scheme: dark)");

@@ -83,12 +83,12 @@ def explorer(
         "A latent is chosen by a click, or in the list. A square is no better than its null.</p>"
         f'<div id="explorer" data-plotly="{html.escape(beside, quote=True)}">{CONTROLS}</div>'
     )
-    packed = [("explorer-data", json.dumps(found, separators=(",", ":")).encode())]
+    parts = [("explorer-data", json.dumps(found, separators=(",", ":")).encode())]
     if not beside:
-        packed.append(("explorer-plotly", plotly_script()))
+        parts.append(("explorer-plotly", plotly_script()))
     scripts = "".join(
-        f'<script type="text/plain" id="{name}">{_packed(content)}</script>'
-        for name, content in packed
+        f'<script type="text/plain" id="{name}">{packed(content)}</script>'
+        for name, content in parts
     )
     return body, f"{scripts}<script>{asset('explorer.js')}</script>"
 
@@ -101,7 +101,8 @@ def plotly_script() -> bytes:
     return (Path(spec.origin).parent / "package_data" / "plotly.min.js").read_bytes()
 
 
-def _packed(content: bytes) -> str:
+def packed(content: bytes) -> str:
+    """Compressed, as text for a page."""
     # without the time, so that equal pages are equal files
     return base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
 
