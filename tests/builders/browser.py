@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
+import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,6 +25,13 @@ FLAGS = (
     "--disable-extensions", "--disable-component-update", "--mute-audio",
 )  # fmt: skip
 LONGEST = 60  # seconds until an answer or a state of the page is given up
+# The browser reads commands from file 3 and writes answers to file 4.
+AS_3_AND_4 = """
+import fcntl, os, sys
+for own, place in zip([fcntl.fcntl(int(n), fcntl.F_DUPFD, 10) for n in sys.argv[1:3]], (3, 4)):
+    os.dup2(own, place)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 class Browser:
@@ -59,6 +69,8 @@ class Browser:
 
     def _message(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
+            if not select.select([self._in], [], [], LONGEST)[0]:
+                raise TimeoutError("the browser does not answer")
             read = os.read(self._in, 1 << 16)
             if not read:
                 raise RuntimeError("the browser has ended")
@@ -128,8 +140,6 @@ class Browser:
 
     def picture(self, path: Path, *, whole: bool = True) -> None:
         """Write a PNG of the page, all of it or what is seen."""
-        import base64
-
         height = self.run("document.documentElement.scrollHeight") if whole else 900
         width = self.run("innerWidth")
         clip = {"x": 0, "y": 0, "width": width, "height": min(height, 12_000), "scale": 1}
@@ -143,15 +153,11 @@ def browser() -> Iterator[Browser]:
     assert CHROMIUM is not None, "no Chromium on this machine"
     to_browser, from_browser = os.pipe(), os.pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-
-        def as_3_and_4() -> None:  # the numbers that the browser reads from and writes to
-            a, b = os.dup(to_browser[0]), os.dup(from_browser[1])
-            os.dup2(a, 3), os.dup2(b, 4)
-
+        ends = to_browser[0], from_browser[1]
         process = subprocess.Popen(
-            [CHROMIUM, *FLAGS, f"--user-data-dir={profile}"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, close_fds=False,
-            preexec_fn=as_3_and_4,
+            [sys.executable, "-c", AS_3_AND_4, *map(str, ends), CHROMIUM, *FLAGS,
+             f"--user-data-dir={profile}"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=ends,
         )  # fmt: skip
         os.close(to_browser[0])
         os.close(from_browser[1])
