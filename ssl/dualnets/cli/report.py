@@ -26,6 +26,7 @@ def main(arguments: list[str]) -> int:
     from dualnets import experiments
     from dualnets.cli._terminal import print_plain, terminal
     from dualnets.lab.report import site
+    from dualnets.lab.report.tables import counted
 
     site.check_target(runs, target)
     known = {name: experiments.load(name) for name in experiments.names()}
@@ -33,6 +34,6 @@ def main(arguments: list[str]) -> int:
     for folder, reason in damaged.items():
         print(f"hltm: {folder} cannot be shown: {reason}", file=sys.stderr)
     size = sum(path.stat().st_size for path in target.iterdir()) / 1e6
-    count = f"{len(shown)} {'run' if len(shown) == 1 else 'runs'}"
-    print_plain(terminal(), f"{target / site.INDEX}: {count}, {size:.1f} MB")
+    runs_shown = counted(len(shown), "run")
+    print_plain(terminal(), f"{target / site.INDEX}: {runs_shown}, {size:.1f} MB")
     return 0

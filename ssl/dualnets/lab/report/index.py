@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from dualnets.lab.report.document import document, prose
 from dualnets.lab.report.page import claim_id, readable_date
-from dualnets.lab.report.tables import explained
+from dualnets.lab.report.tables import counted, explained
 from dualnets.lab.rules import claim_title
 
 if TYPE_CHECKING:
@@ -49,17 +49,13 @@ def index_page(
         for folder, reason in damaged.items()
     )
     body = f"""<h1>Runs and claims</h1>
-<p class="quiet">{_count(len(runs), "run")}, {_count(len(claims), "claim")}, of which {len(ran)} were run.
+<p class="quiet">{counted(len(runs), "run")}, {counted(len(claims), "claim")}, of which {len(ran)} were run.
 <a href="#claims">Claims</a> · <a href="#runs">Runs</a></p>
 {FILTER}
 {f"<h2>Runs that cannot be shown</h2><ul>{lost}</ul>" if damaged else ""}
 <h2 id="runs">Runs</h2>{"".join(map(_run, runs))}
 <h2 id="claims">Claims</h2>{entries}"""
     return document("Runs and claims", body)
-
-
-def _count(number: int, of: str) -> str:
-    return f"{number} {of}" + "s" * (number != 1)
 
 
 def _verdict(word: str) -> str:
@@ -84,7 +80,7 @@ def _run(run: ReportedRun) -> str:
         for result in run.claims
     )
     words = {result.verdict for result in run.claims}
-    origin = f"{manifest['scale']} scale · {date} · {len(manifest['cells'])} cells"
+    origin = f"{manifest['scale']} scale · {date} · {counted(len(manifest['cells']), 'cell')}"
     return f"""<article class="run" id="run-{quote(str(manifest["run"]))}"
 data-verdicts="{" ".join(sorted(words))}">{picture}
 <div><a href="{page}"><strong>{experiment.flag}</strong></a>

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dualnets.lab.report.document import document, prose
 from dualnets.lab.report.explorer import explorer
 from dualnets.lab.report.run_settings import settings_html
-from dualnets.lab.report.tables import details_table, explained, html_table, number
+from dualnets.lab.report.tables import counted, details_table, explained, html_table, number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -188,15 +188,14 @@ def _made(cells: Sequence[Mapping[str, Any]]) -> str:
     """How long the cells took, where, and the versions that they were made with, in HTML."""
     seconds, cpu = (sum(cell[name] for cell in cells) for name in ("seconds", "cpu_seconds"))
     devices = ", ".join(dict.fromkeys(cell["device"] for cell in cells))
-    text = f"{len(cells)} cell{'s' * (len(cells) != 1)}, {seconds:.0f} s of computation ({cpu:.0f} CPU seconds) on {devices}"
+    text = f"{counted(len(cells), 'cell')}, {seconds:.0f} s of computation ({cpu:.0f} CPU seconds)"
+    text += f" on {devices}"
     made = [cell.get("versions") or {} for cell in cells]
     same, apart = [], []
     for name in dict.fromkeys(name for own in made for name in own):
         counts = Counter(own.get(name) or "not recorded" for own in made)
         if len(counts) > 1:
-            each = ", ".join(
-                f"{version} ({count} cell{'s' * (count > 1)})" for version, count in counts.items()
-            )
+            each = ", ".join(f"{own} ({counted(count, 'cell')})" for own, count in counts.items())
             apart.append(f"{name} {each}")
         elif "not recorded" not in counts:
             same.append(f"{name} {next(iter(counts))}")

@@ -49,6 +49,7 @@ def settings_html(experiment: Experiment, stored: Sequence[Mapping[str, Any]]) -
            else {k: v for k, v in each.items() if v not in (None, "")} for each in stored]  # fmt: skip
     usual = [with_effect(each) for each in cells(experiment, "default", {})]
     varying = [name for name in _names(own) if len(_values(own, name)) > 1]
+    varying.sort(key=lambda name: name != "variant")  # which says in a word what the others do
     parts = [_against_default(own, usual)]
     if varying:
         table = _table([{name: each.get(name) for name in varying} for each in own])

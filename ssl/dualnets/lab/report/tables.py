@@ -26,6 +26,16 @@ def number(value: float) -> str:
     return f"{value:.2f}" if plain else f"{value:.1e}"
 
 
+def counted(count: int, of: str) -> str:
+    """A number of things.
+
+    Example:
+        >>> counted(1, "run"), counted(20, "run")
+        ('1 run', '20 runs')
+    """
+    return f"{count} {of}" + "s" * (count != 1)
+
+
 def shown(value: Any) -> str:
     """The text of one value in a table: three decimals, small probabilities with a power of ten.
 
