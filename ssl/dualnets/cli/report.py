@@ -1,4 +1,4 @@
-"""Make pages of all stored runs and claims: a folder to browse, to send or to put on a web server."""
+"""Make a folder of pages of all stored runs and claims."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def test_the_list_of_commands_fits_80_columns(capsys):
 
 @pytest.mark.parametrize("width", [80, 60])
 @pytest.mark.parametrize(
-    "command", ["run methods", "claims", "list", "probe", "sample", "tree", "run", ""]
+    "command", ["run methods", "claims", "list", "report", "probe", "sample", "tree", "run", ""]
 )
 def test_help_fits_the_terminal(command, width, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", str(width))

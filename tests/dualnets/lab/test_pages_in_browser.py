@@ -84,6 +84,8 @@ def test_a_latent_is_chosen_and_its_numbers_are_told(opened):
         assert opened.run("document.querySelector('#numbers th').textContent").startswith(
             f"latent {name}"
         )
+    texts = opened.run("document.querySelector('#trees .chart').data[1].text")
+    assert "&lt;img src=x" in texts[0]  # plotly reads tags in what it shows
     choose(opened, "member", "2")
     assert opened.run("document.getElementById('curve').data[0].y.length") == 3
 

@@ -62,10 +62,21 @@ def _verdict(word: str) -> str:
     return f'<span class="word {word}">{explained(word, word)}</span>'
 
 
+def _measured(result: ClaimResult) -> str:
+    """The effect, its interval and n, as HTML."""
+    n = counted(result.n, result.of.removesuffix("s"))
+    return html.escape(f"{result.shown_effect}, n = {n}")
+
+
+def _origin(run: ReportedRun) -> str:
+    """Of which scale a run is, and when it was made."""
+    date = run.manifest.get("date")
+    return f"{run.manifest['scale']} scale · {readable_date(date) if date else 'date not recorded'}"
+
+
 def _run(run: ReportedRun) -> str:
     """One run: its picture, what it is, and its claims, each of which links to all of its runs."""
     manifest, experiment = run.manifest, run.experiment
-    date = readable_date(manifest["date"]) if manifest.get("date") else "date not recorded"
     page = quote(run.page)
     picture = ""
     if run.picture:
@@ -75,12 +86,11 @@ def _run(run: ReportedRun) -> str:
         )
     items = "".join(
         f'<li>{_verdict(result.verdict)} <a href="#{claim_id(experiment.name, result.name)}">'
-        f"{html.escape(result.claim)}</a>: {html.escape(result.shown_effect)}, n = {result.n} "
-        f"{html.escape(result.of)}</li>"
+        f"{html.escape(result.claim)}</a>: {_measured(result)}</li>"
         for result in run.claims
     )
     words = {result.verdict for result in run.claims}
-    origin = f"{manifest['scale']} scale · {date} · {counted(len(manifest['cells']), 'cell')}"
+    origin = f"{_origin(run)} · {counted(len(manifest['cells']), 'cell')}"
     return f"""<article class="run" id="run-{quote(str(manifest["run"]))}"
 data-verdicts="{" ".join(sorted(words))}">{picture}
 <div><a href="{page}"><strong>{experiment.flag}</strong></a>
@@ -93,10 +103,8 @@ def _claim(
 ) -> str:
     """One claim, and its outcome in every run."""
     items = "".join(
-        f"<li>{_verdict(result.verdict)} {html.escape(result.shown_effect)}, n = {result.n} "
-        f'{html.escape(result.of)}: <a href="{quote(run.page)}">{html.escape(str(run.manifest["scale"]))} '
-        f"scale, {readable_date(run.manifest['date']) if run.manifest.get('date') else run.manifest['run']}"
-        "</a></li>"
+        f'<li>{_verdict(result.verdict)} {_measured(result)}: <a href="{quote(run.page)}">'
+        f"{html.escape(_origin(run))}</a></li>"
         for run, result in found
     )
     words = sorted({result.verdict for _, result in found}) or ["not-run"]

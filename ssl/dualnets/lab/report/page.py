@@ -134,7 +134,7 @@ def sentence(verdict: Verdict) -> str:
         if verdict.interval is not None:
             low, high = map(number, verdict.interval)
             text += f" (95% interval {low} to {high})"
-        text += f", n = {verdict.n} {verdict.of}"
+        text += f", n = {counted(verdict.n, verdict.of.removesuffix('s'))}"
     return text + "."
 
 
