@@ -24,16 +24,23 @@ def main(arguments: list[str]) -> int:
     runs, target = local_path(given["runs"]), local_path(given["out"])
 
     from dualnets import experiments
-    from dualnets.cli._terminal import print_plain, terminal
+    from dualnets.cli._terminal import print_plain, progress_bar, terminal
     from dualnets.lab.report import site
     from dualnets.lab.report.tables import counted
 
     site.check_target(runs, target)
     known = {name: experiments.load(name) for name in experiments.names()}
-    shown, damaged = site.write(runs, target, known)
+    console = terminal()
+    with progress_bar(console, "runs") as bar:
+        task = bar.add_task("report", total=None, rate="")
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        shown, damaged = site.write(runs, target, known, show)
     for folder, reason in damaged.items():
         print(f"hltm: {folder} cannot be shown: {reason}", file=sys.stderr)
     size = sum(path.stat().st_size for path in target.iterdir()) / 1e6
     runs_shown = counted(len(shown), "run")
-    print_plain(terminal(), f"{target / site.INDEX}: {runs_shown}, {size:.1f} MB")
+    print_plain(console, f"{target / site.INDEX}: {runs_shown}, {size:.1f} MB")
     return 0

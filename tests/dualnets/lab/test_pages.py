@@ -1,6 +1,7 @@
 """Pages of runs as files: tables, terms, settings, versions; and the folder of all of them."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import re
@@ -13,11 +14,11 @@ from made_up_pages import HOSTILE, STEPS, made_up_page, made_up_run
 
 from dualnets import experiments
 from dualnets.cli import main
-from dualnets.lab import store
+from dualnets.lab import grids, store
 from dualnets.lab.report import explorer, glossary, site
 from dualnets.lab.report.document import document, prose
 from dualnets.lab.report.page import figure_caption
-from dualnets.lab.report.run_settings import settings_html
+from dualnets.lab.report.run_settings import rebuilt, settings_html
 from dualnets.lab.report.tables import details_table, html_table, shown
 
 
@@ -95,6 +96,28 @@ def test_settings_begin_with_what_differs_from_the_default_scale():
     assert "The cells differ in units." in usual
 
 
+def test_settings_of_earlier_versions_are_shown_as_they_are_called_today():
+    experiment = experiments.load("byol_batchnorm")
+    old = {
+        "predictor_weight_decay": -1.0,
+        "target_momentum": 0.5,
+        "network": "wrong-tree",
+        "gone": 1,
+    }
+    today = rebuilt(experiment, old)
+    assert (today.predictor_weight_decay, today.ema_decay) == (None, 0.5)
+    assert today.network == "shuffled-tree"
+    assert rebuilt(experiment, {"units": "many"}) is None
+
+
+@pytest.mark.parametrize("scale", ["smoke", "default"])
+def test_no_experiment_shows_a_sentinel(scale):
+    for name in experiments.names():
+        experiment = experiments.load(name)
+        own = [dataclasses.asdict(each) for each in grids.cells(experiment, scale, {})]
+        assert not re.search(r">(None|-1|-1\.0|nan)?</td>", settings_html(experiment, own)), name
+
+
 def test_a_page_states_the_versions_of_its_cells_alone():
     page = made_up_page()
     assert "hltm 1.0" in page
@@ -130,6 +153,16 @@ def test_the_explorer_has_every_score_and_the_mean_first():
     values = explorer.explorer_data(experiment, table, manifest["cells"])["cells"][0]["of"]
     assert values["correlation"]["value"][1][0] == [None] * 3
     assert values["correlation"]["value"][0][0] == values["correlation"]["value"][2][0]
+
+
+def test_the_explorer_of_a_large_run_has_means_alone(monkeypatch):
+    experiment, table, _, _, manifest = made_up_run()
+    both = pd.concat([table, table])  # a score that was stored twice is there once
+    every = explorer.explorer_data(experiment, both, manifest["cells"])["cells"][0]
+    monkeypatch.setattr(explorer, "MOST", len(table) - 1)
+    means = explorer.explorer_data(experiment, table, manifest["cells"])["cells"][0]
+    assert (every["members"], means["members"]) == ([0, 1], [])
+    assert means["of"]["correlation"]["value"] == every["of"]["correlation"]["value"][:1]
 
 
 def test_without_scores_on_trees_or_without_plotly_a_page_has_no_explorer(monkeypatch):

@@ -35,6 +35,7 @@ METRICS = {  # as `dualnets.lab.learning_curves` names them -> in words
 }
 DEAD = "dead_units"
 LARGEST = 4096  # nodes of a tree that is still drawn
+MOST = 1_000_000  # scores, about 1.5 MB of a page
 MISSING = (
     '<p class="quiet">The explorer is drawn by plotly, which is not installed: '
     '<code>pip install "hltm[explorer]"</code>, then <code>hltm report</code>.</p>'
@@ -117,32 +118,35 @@ def explorer_data(
         latents; `metrics`, in words by name; `cells`, each with its name, tree, steps and members, of
         which the first is their mean, and by metric `value` (member, step, latent), `null` and `ceiling`
         (member, latent), in thousandths; `units` and `dead` ones per latent, where they were stored.
+        Of a run with more than MOST scores there are the means alone.
     """
     if not {"node", "level", "metric", "step", "member", "value"} <= set(table):
         return None
     scores = table[table["metric"].isin([*METRICS, DEAD])]
-    names = cell_names([with_effect(rebuilt(experiment, own["settings"])) for own in cells
-                        if rebuilt(experiment, own["settings"]) is not None])  # fmt: skip
+    built = [rebuilt(experiment, own["settings"]) for own in cells]
+    if scores.empty or not all(hasattr(settings, "build_topology") for settings in built):
+        return None
+    names = cell_names(list(map(with_effect, built)))
     trees: list[Topology] = []
     found: list[dict[str, Any]] = []
-    for own in cells:
-        settings = rebuilt(experiment, own["settings"])
-        if settings is None or not hasattr(settings, "build_topology"):
-            return None
+    by_cell = dict(iter(scores.groupby("cell", sort=False)))
+    for own, settings, name in zip(cells, built, names, strict=True):
         topology = settings.build_topology()
-        rows = scores[scores["cell"] == own["cell"]]
         latents = [topology.names[v] for v in topology.latents]
+        rows = by_cell.get(own["cell"], scores[:0])
         rows = rows[rows["node"].isin(latents)]
         if rows.empty or len(topology) > LARGEST:
             return None
         if topology not in trees:
             trees.append(topology)
-        tree = trees.index(topology)
-        units = getattr(settings, "units", None)
-        found.append({"name": names[len(found)], "tree": tree, "units": units}
-                     | _scores(rows, latents))  # fmt: skip
+        what = {
+            "name": name,
+            "tree": trees.index(topology),
+            "units": getattr(settings, "units", None),
+        }
+        found.append(what | _scores(rows, latents, each=len(scores) <= MOST))
     metrics = {name: words for name, words in METRICS.items() if (scores["metric"] == name).any()}
-    return {"trees": list(map(_tree, trees)), "metrics": metrics, "cells": found} if found else None
+    return {"trees": list(map(_tree, trees)), "metrics": metrics, "cells": found}
 
 
 def cell_names(cells: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -170,8 +174,8 @@ def _tree(topology: Topology) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _scores(rows: pd.DataFrame, latents: Sequence[str]) -> dict[str, Any]:
-    """Scores of one cell as nested lists; the first member is the mean of the others."""
+def _scores(rows: pd.DataFrame, latents: Sequence[str], *, each: bool) -> dict[str, Any]:
+    """Scores of one cell as nested lists; the first member is the mean, the others follow if `each`."""
     import pandas as pd
 
     steps, members = (sorted(map(int, rows[name].unique())) for name in ("step", "member"))
@@ -180,9 +184,11 @@ def _scores(rows: pd.DataFrame, latents: Sequence[str]) -> dict[str, Any]:
         if column not in part:
             return []
         places = pd.MultiIndex.from_product([members, at, latents])
+        part = part.drop_duplicates(["member", "step", "node"])
         values = part.set_index(["member", "step", "node"])[column].reindex(places)
         shaped = values.to_numpy(np.float64).reshape(len(members), len(at), len(latents))
-        return _thousandths(np.concatenate([_finite_mean(shaped)[None], shaped]))
+        mean = _finite_mean(shaped)[None]
+        return _thousandths(np.concatenate([mean, shaped]) if each else mean)
 
     of: dict[str, Any] = {}
     for metric, part in rows[rows["metric"] != DEAD].groupby("metric", sort=False):
@@ -194,7 +200,13 @@ def _scores(rows: pd.DataFrame, latents: Sequence[str]) -> dict[str, Any]:
     last = [own[0] for own in array(dead, "value", steps[-1:])] if len(dead) else []
     levels = rows.drop_duplicates("node").set_index("node")
     seen = levels["candidates"].reindex(latents).tolist() if "candidates" in levels else []
-    return {"steps": steps, "members": members, "of": of, "dead": last, "candidates": seen}
+    return {
+        "steps": steps,
+        "members": members if each else [],
+        "of": of,
+        "dead": last,
+        "candidates": seen,
+    }
 
 
 def _finite_mean(values: np.ndarray) -> np.ndarray:

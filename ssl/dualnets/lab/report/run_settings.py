@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
+from dualnets.lab.fields import UNCHANGED
 from dualnets.lab.grids import cells
 from dualnets.lab.report.tables import NOTHING, html_table, shown
 
@@ -22,10 +23,25 @@ Own = Mapping[str, Any]  # the settings of one cell that have an effect
 
 
 def rebuilt(experiment: Experiment, stored: Mapping[str, Any]) -> Any:
-    """Settings of today's kind from stored ones; None where they are not settings any more."""
-    known = {item.name for item in fields(experiment.Settings)}
+    """Settings of today's kind from stored ones, perhaps with the names and values of an earlier version.
+
+    Returns:
+        An instance of `experiment.Settings`; None where the stored ones are refused today.
+
+    Example:
+        >>> from dualnets import experiments
+        >>> rebuilt(experiments.load("byol_batchnorm"), {"target_momentum": 0.5}).ema_decay
+        0.5
+    """
+    chosen = {}
+    for item in fields(experiment.Settings):
+        how = item.metadata.get("stored", UNCHANGED)
+        name = item.name if item.name in stored else how.name
+        if name in stored:
+            today = {former: value for value, former in how.values.items()}
+            chosen[item.name] = today.get(stored[name], stored[name])
     try:
-        return experiment.Settings(**{k: v for k, v in stored.items() if k in known})
+        return experiment.Settings(**chosen)
     except (TypeError, ValueError):
         return None
 

@@ -6,7 +6,7 @@ It needs neither a network nor a server. The script that draws charts stands onc
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -70,7 +70,10 @@ def _visible(folder: Path) -> bool:
 
 
 def write(
-    runs: Path, target: Path, experiments: Mapping[str, Experiment]
+    runs: Path,
+    target: Path,
+    experiments: Mapping[str, Experiment],
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[list[ReportedRun], dict[str, str]]:
     """Write the report of all runs, completely or not at all.
 
@@ -78,6 +81,7 @@ def write(
         runs: the folder of all results.
         target: the folder of the report; an earlier one there is replaced.
         experiments: by name; all claims of theirs are on the index.
+        progress: called with the numbers of runs that are done and of all.
 
     Returns:
         The runs that are shown, newest first, and folder -> reason of those that cannot be shown.
@@ -89,7 +93,9 @@ def write(
     found: list[tuple[str, ReportedRun]] = []
     damaged: dict[str, str] = {}
     with replace_folder(target) as folder:
-        for home in run_folders(runs):
+        homes = run_folders(runs)
+        for done, home in enumerate(homes):
+            progress(done, len(homes))
             try:
                 found.append((_time(home), _write_run(home, folder, experiments)))
             except Exception as error:  # whatever is wrong with one run must not stop the others
