@@ -158,14 +158,13 @@ def test_a_page_is_small(page):
 
 
 def test_an_index_of_twenty_runs_opens_and_filters(tab, tmp_path):
-    runs = []
+    runs, text = [], made_up_page(Site(site.INDEX, site.PLOTLY))
     for number in range(20):
         _, _, _, verdicts, manifest = made_up_run(run=f"run{number}")
         claims = of_verdicts(EXPERIMENT, manifest, verdicts)
         name = f"emergence-run{number}.html"
         runs.append(site.ReportedRun(EXPERIMENT, manifest, claims, name, ""))
-        beside = Site(site.INDEX, site.PLOTLY)
-        (tmp_path / name).write_text(made_up_page(beside, run=f"run{number}"), encoding="utf-8")
+        (tmp_path / name).write_text(text, encoding="utf-8")
     script = f"globalThis.explorerPlotly = {json.dumps(packed(plotly_script()))};"
     (tmp_path / site.PLOTLY).write_text(script)
     known = {name: experiments.load(name) for name in experiments.names()}
