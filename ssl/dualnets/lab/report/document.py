@@ -33,7 +33,8 @@ def document(title: str, body: str, style: str = "", scripts: str = "") -> str:
     """
     used = (term for term in TERMS if f'popovertarget="{term_id(term)}"' in body)
     terms = "".join(
-        f'<div popover id="{term_id(term)}"><strong>{html.escape(term)}</strong>{html.escape(TERMS[term])}</div>'
+        f'<div popover id="{term_id(term)}"><strong>{html.escape(term)}</strong>'
+        f"{html.escape(TERMS[term])}</div>"
         for term in used
     )
     return f"""<!doctype html>
