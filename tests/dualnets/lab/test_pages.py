@@ -56,6 +56,7 @@ def test_equal_texts_are_in_the_table_for_whoever_sorts_it():
     table = html_table(pd.DataFrame({"network": ["tree", "tree", "mlp"], "n": [1, 2, 3]}))
     assert table.count("tree") == 2
     assert table.count('class="again"') == 1
+    assert "<td" not in html_table(pd.DataFrame({"network": []}))
 
 
 @pytest.mark.parametrize(

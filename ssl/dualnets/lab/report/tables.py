@@ -87,7 +87,7 @@ def html_table(rows: pd.DataFrame, label: str = "Table") -> str:
         rows: with unique names of columns.
         label: what the table is, for screen readers.
     """
-    text = [isinstance(rows[column].iloc[0], str) for column in rows]
+    text = [len(rows) > 0 and isinstance(rows[column].iloc[0], str) for column in rows]
     kinds = [' class="text"' if is_text else "" for is_text in text]
     long = [is_text and rows[name].astype(str).str.len().max() > LONG
             for is_text, name in zip(text, rows, strict=True)]  # fmt: skip
