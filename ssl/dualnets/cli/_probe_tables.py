@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from dualnets.cli._terminal import plain_table
-from dualnets.lab.report.page import shown
 from dualnets.lab.report.probe_page import CAPTION, by_level, numbered, overview
+from dualnets.lab.report.tables import shown
 from hltm._names import brief
 
 if TYPE_CHECKING:

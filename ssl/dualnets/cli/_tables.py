@@ -7,7 +7,8 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dualnets.lab.report.page import shown
+from dualnets.lab.report.glossary import legend
+from dualnets.lab.report.tables import shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,7 +19,7 @@ TEXTS = ("loss", "network", "data", "identity", "where", "what", "verdict")
 
 
 def terminal_tables(summary: pd.DataFrame, width: int = 80) -> Iterator[Any]:
-    """The summary as tables and captions that rich prints, one table per combination of settings.
+    """The summary as tables, captions and a legend that rich prints, a table per combination of settings.
 
     Columns to the left of a column `network` are such settings; without one there is a single table.
     Columns that do not fit into the width follow in another table with the same first columns, without the
@@ -29,10 +30,17 @@ def terminal_tables(summary: pd.DataFrame, width: int = 80) -> Iterator[Any]:
     caption = summary.attrs.get("caption")
     if not settings:
         yield from _fitting_tables(summary, None, caption, width)
-        return
-    for key, rows in summary.groupby(settings, sort=False):
-        title = ", ".join(f"{name} {value}" for name, value in zip(settings, key, strict=True))
-        yield from _fitting_tables(rows.drop(columns=settings), title, caption, width)
+    else:
+        for key, rows in summary.groupby(settings, sort=False):
+            title = ", ".join(f"{name} {value}" for name, value in zip(settings, key, strict=True))
+            yield from _fitting_tables(rows.drop(columns=settings), title, caption, width)
+    if explained := legend(name for name in columns if name != "n"):
+        from rich.text import Text
+
+        yield Text("\n").join(
+            Text.assemble((f"{term}: ", "bold dim"), (text, "dim"))
+            for term, text in explained.items()
+        )
 
 
 def _fitting_tables(
@@ -45,11 +53,8 @@ def _fitting_tables(
         trees = ", ".join(map(str, sorted(set(rows["n"]))))
         of = " of levels ≥ 2" if any("≥ 2" in str(column) for column in rows) else ""
         caption = f"means over n = {trees} trees; gap closed{of} with its 95% interval"
-        if {"before", "root", "spread", "rank"} <= set(rows):
-            caption += (
-                "; before, root: best |correlation| with the root, untrained and trained; spread, rank: "
-                "of what the loss compares, a spread of 0 is a collapse"
-            )
+        if {"before", "root"} <= set(rows):
+            caption += "; before, root: best |correlation| with the root, untrained and trained"
         rows = rows.drop(columns="n")
     elif caption is not None and N_MEMBERS.search(caption) and rows["n"].nunique() == 1:
         caption = N_MEMBERS.sub(rf"n = {rows['n'].iloc[0]} \1", caption)

@@ -160,6 +160,11 @@ class Ablation(Experiment):
         """One row per variant."""
         return cast("pd.DataFrame", self.table(table))
 
+    @property
+    def figure_module(self) -> str:
+        """The module that draws the figure; its docstring says what is on it."""
+        return self.figure.function.partition(":")[0]
+
     def _draw(self, table: pd.DataFrame) -> Figure:
         return cast("Figure", self.figure(table))
 

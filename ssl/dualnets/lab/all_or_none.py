@@ -31,8 +31,10 @@ def all_or_none(
     passed = [entry["p"] < SIGNIFICANCE for entry in details]
     reason = reason.format(sum(passed), len(passed))
     outcome: Outcome = "open"
-    if few := too_few(min(effect.n for effect in effects)):
-        reason = few
+    counts = [effect.n for effect in effects]
+    if few := too_few(min(counts)):
+        short = sum(bool(too_few(n)) for n in counts)
+        reason = few if len({*counts}) == 1 else f"{few} in {short} of {len(counts)} cases"
     elif all(passed):
         outcome = "holds"
     elif not any(passed) and all(effect.high < bound for effect in effects):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from dualnets._files import read_json, write_json
 from dualnets.lab.experiment import Experiment
 from dualnets.lab.grids import run_name, values_by_field
-from dualnets.lab.report.page import number
+from dualnets.lab.report.tables import number
 from dualnets.lab.rules import claim_title
 from dualnets.lab.store import MANIFEST, VERDICT, Store
 from dualnets.lab.verdicts import Verdict
@@ -140,15 +141,24 @@ def _of_run(
             )
             for claim in experiment.claims
         ]
-    partners = {claim.name: claim.partner for claim in experiment.claims}
     manifest = read_json(store.run(run) / MANIFEST)
     verdicts = [Verdict.of_dict(values) for values in read_json(store.run(run) / VERDICT)]
+    return [
+        replace(own, scale=scale, run=run) for own in of_verdicts(experiment, manifest, verdicts)
+    ]
+
+
+def of_verdicts(
+    experiment: Experiment, manifest: Mapping[str, Any], verdicts: Iterable[Verdict]
+) -> list[ClaimResult]:
+    """The claims of a run with their outcomes, from its manifest and its verdicts."""
+    partners = {claim.name: claim.partner for claim in experiment.claims}
     seconds = round(sum(cell["cpu_seconds"] for cell in manifest["cells"]), 1)
     return [
         ClaimResult(
             experiment.name, v.name, v.claim, v.reference, v.verdict, v.effect, v.effect_value,
             low=v.interval[0] if v.interval else None, high=v.interval[1] if v.interval else None,
-            n=v.n, of=v.of, reason=v.reason, flat=v.flat, scale=scale, run=run,
+            n=v.n, of=v.of, reason=v.reason, flat=v.flat, scale=manifest["scale"], run=manifest["run"],
             command=manifest["command"], cpu_seconds=seconds, partner=partners.get(v.name, ""),
         )
         for v in verdicts

@@ -104,6 +104,11 @@ class Experiment:
         """The science in a few paragraphs: those after the title."""
         return self._paragraphs()[1:]
 
+    @property
+    def figure_module(self) -> str:
+        """The module that draws the figure; its docstring says what is on it."""
+        return f"{self.code}_figure"
+
     def _paragraphs(self) -> list[str]:
         text = (import_module(self.module).__doc__ or self.summary).strip()
         return [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
@@ -150,7 +155,7 @@ class Experiment:
         return declared_in, (self.module,)
 
     def _draw(self, table: pd.DataFrame) -> Figure:
-        return cast("Figure", import_module(f"{self.code}_figure").draw(table))
+        return cast("Figure", import_module(self.figure_module).draw(table))
 
     def _function(self, name: str) -> Any:
         return getattr(import_module(self.code), name)

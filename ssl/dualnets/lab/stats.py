@@ -214,10 +214,11 @@ def too_few(n: int, least: int = FEWEST_TREES, of: str = "trees") -> str:
     """Why n trees, or other members, cannot decide a rule that needs `least`; empty if they can.
 
     Example:
-        >>> too_few(8, 12), too_few(12, 12), too_few(5, 6, "networks")
-        ('8 trees are fewer than 12', '', '5 networks are fewer than 6')
+        >>> too_few(8, 12), too_few(12, 12), too_few(1, 6, "networks")
+        ('8 trees are fewer than 12', '', '1 network is fewer than 6')
     """
-    return f"{n} {of} are fewer than {least}" if n < least else ""
+    counted = f"1 {of.removesuffix('s')} is" if n == 1 else f"{n} {of} are"
+    return f"{counted} fewer than {least}" if n < least else ""
 
 
 def last_step(table: pd.DataFrame) -> pd.DataFrame:

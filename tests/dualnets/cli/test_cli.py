@@ -98,6 +98,7 @@ def test_the_list_of_commands_fits_80_columns(capsys):
         "runs clean",
         "claims",
         "list",
+        "report",
         "probe",
         "sample",
         "tree",

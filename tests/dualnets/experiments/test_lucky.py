@@ -145,7 +145,7 @@ def test_networks_that_never_reach_their_goal_do_not_show_that_luck_makes_no_dif
     table = siblings()
     table.loc[table["normalize"], "updates"] = np.inf
     found = RULES["within"](table)
-    assert (found.outcome, found.reason) == ("open", "0 trees are fewer than 12")
+    assert (found.outcome, found.reason) == ("open", "0 trees are fewer than 12 in 1 of 2 cases")
     table["updates"] = np.inf
     assert RULES["within"](table).outcome == "open"
     few = siblings()
@@ -236,3 +236,21 @@ def test_a_small_run(tmp_path):
     assert [verdict.name for verdict in run.verdicts] == list(RULES)
     assert {verdict.verdict for verdict in run.verdicts} == {"open"}
     assert (run.folder / "lucky.png").exists()
+
+
+def test_the_figure_marks_copies_that_never_arrive_and_has_its_keys_beside_the_panels():
+    before = born().assign(luck=0.04, luck_predicted=0.05)
+    never = graft(normalize=True)
+    never.loc[never["twin"] == "lucky", "value"] = 0.5
+    figure = lucky.EXPERIMENT.plot(pd.concat([before, graft(), never, siblings()]))
+    assert all(axes.get_legend() is None for axes in figure.axes)
+    keys = [text.get_text() for part in figure.subfigs[0].subfigs for own in part.legends
+            for text in own.get_texts()]  # fmt: skip
+    assert {"ceiling", "outputs as they are", "outputs of length 1", "b: 10 units"} <= {*keys}
+    assert len(keys) == len({*keys})
+    titles = {axes.get_title(loc="left")[3:]: axes for axes in figure.axes}
+    marks = [line.get_marker() for line in titles["is the lucky copy sooner?"].get_lines()]
+    assert marks.count("v") == 2  # at either width
+    low, high = titles["best |s| before training"].get_ylim()
+    ticks = titles["best |s| before training"].get_yticks()
+    assert sum(low <= tick <= high for tick in ticks) >= 2

@@ -17,7 +17,6 @@ import dualnets
 from dualnets import experiments
 from dualnets.cli import main
 from dualnets.lab import runner
-from dualnets.lab.report import page
 
 EMERGENCE = experiments.load("emergence")
 
@@ -157,25 +156,6 @@ def test_what_cannot_be_is_refused_before_any_work(tmp_path, name, changes, mess
     with pytest.raises(ValueError, match=message):
         dualnets.run(name, out=tmp_path / "new", **changes)
     assert not (tmp_path / "new").exists()
-
-
-def test_a_pages_details_keep_whole_numbers_beside_rows_without_one():
-    details = [{"variant": "a", "level": 2}, {"variant": "b", "spread": 0.25}]
-    shown = page.details_table(details)
-    assert "<td>2</td>" in shown
-    assert "<td>0.250</td>" in shown
-    assert shown.count("<td>–</td>") == 2
-
-
-def test_a_page_leaves_out_settings_that_are_empty_in_every_cell():
-    shown = page._settings([{"data": "digits", "data_folder": "", "lr": lr} for lr in (1, 2)])
-    assert shown.startswith("<p>data digits.</p>")
-    shown = page._settings([{"data": "digits", "data_folder": folder} for folder in ("", "/here")])
-    assert "/here" in shown
-
-
-def test_a_page_shows_code_between_backticks():
-    assert page.prose("1 < `a & b`") == "1 &lt; <code>a &amp; b</code>"
 
 
 def test_settings_of_the_optimizer_reach_it():

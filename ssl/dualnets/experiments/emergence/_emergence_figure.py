@@ -70,7 +70,11 @@ def _block(block: Any, main: pd.DataFrame, control: pd.DataFrame) -> None:
     letters = "abcdefg"[len(panels) :]
     last = by_level(main)
     _gap_by_units(block.add_subplot(below[0]), last, colours, letters[0])
-    _root_by_units(block.add_subplot(below[1]), last, letters[1])
+    by_units = block.add_subplot(below[1])
+    _root_by_units(by_units, last, letters[1])
+    # below the panels, where no value can be
+    handles, words = by_units.get_legend_handles_labels()
+    block.legend(handles, words, loc="outside lower center", ncols=4, handletextpad=0.4)
     tree = main[main["network"] == "tree"]
     shown = tree if len(tree) else main
     shown = shown[shown["units"] == shown["units"].max()]
@@ -141,7 +145,6 @@ def _root_by_units(axes: Axes, last: pd.DataFrame, letter: str) -> None:
     by_kind = root.groupby(["network", "units"])
     tree_by_tree(axes, [by_kind.get_group(kind) for kind in kinds], _kind_labels(kinds))
     axes.set(xlabel="units", ylabel="best |correlation| with the root")
-    axes.legend(loc="lower right", ncols=2, columnspacing=1.0, handletextpad=0.4)
     axes.set_title(f"{letter}  the root, tree by tree")
 
 
@@ -196,8 +199,9 @@ def _one_tree(block: Any, place: Any, rows: pd.DataFrame, letter: str) -> None:
         shades = scale.to_rgba(np.array([min(ratio[topology.names[v]], 1.0) for v in latents]))
         axes.scatter(
             across[latents], topology.level[latents], s=62 if len(latents) < 64 else 20, c=shades,
-            edgecolors="#333333", linewidths=0.5, zorder=3,
+            edgecolors="#333333", linewidths=0.5, zorder=3, clip_on=False,
         )  # fmt: skip
+        axes.margins(0.05, 0.12)  # the circles of the root and of the leaves are whole
         axes.set_axis_off()
         axes.text(0.0, 0.93, when, transform=axes.transAxes, fontsize=9, va="top")
         if i == 0:

@@ -36,7 +36,8 @@ def draw(table: pd.DataFrame) -> Figure:
         axes.set_title(f"{'abcdefghijklm'[number]}  polarities ± {where}")
         axes.set_xlabel("units per latent")
     places[0].set_ylabel("best |correlation| with the root")
-    places[0].legend(loc="lower right", ncols=2, columnspacing=0.8, handletextpad=0.4)
+    handles, words = places[0].get_legend_handles_labels()
+    figure.legend(handles, words, loc="outside lower center", ncols=4, handletextpad=0.4)
     _means(places[panels - 1], ranges, "abcdefghijklm"[panels - 1])
     for axes in places[panels:]:
         axes.set_axis_off()

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from dualnets.experiments.theorems import _lucky_rules as rules
 from dualnets.experiments.theorems.lucky import BORN, GRAFT, SIBLINGS
 from dualnets.lab.report.intervals import band, bars
-from dualnets.lab.report.style import AFTER, BEFORE, CEILING, WIDTH, level_colours
+from dualnets.lab.report.style import AFTER, BEFORE, CEILING, WIDTH, level_colours, plain_log
 from dualnets.lab.stats import Estimate, mean_interval
 
 GREY = "#777777"
@@ -48,8 +48,7 @@ def _born(figure: Any, rows: pd.DataFrame, letters: Any) -> None:
     by_width.set_title(f"{next(letters)}  chance of luck, depth {deepest['depth'].iloc[0]}")
     by_depth.set_title(f"{next(letters)}  the root's, by depth")
     best.set_title(f"{next(letters)}  best |s| before training")
-    handles, words = by_width.get_legend_handles_labels()
-    figure.legend(handles, words, loc="outside lower center", ncols=len(words), handlelength=1.4)
+    _legend(figure, "outside lower center", by_width, by_depth)
 
 
 def _trained(figure: Any, rows: pd.DataFrame, letters: Any) -> None:
@@ -62,9 +61,8 @@ def _trained(figure: Any, rows: pd.DataFrame, letters: Any) -> None:
         curves.set_title(f"{next(letters)}  one unit exchanged, {units} units")
         made = {n: [(u, rules.times(p).ratio()) for m, _, u, p in graft if m == n] for n in OUTPUTS}
         _by_outputs(ratios, made)
-        ratios.set_yscale("log", base=2)
-        ratios.yaxis.set_major_formatter("{x:g}")
         ratios.axhline(1, color=GREY, lw=1, ls=(0, (4, 2)))
+        plain_log(ratios, base=2)
         ratios.set_ylabel("updates to the goal, unlucky / lucky")
         ratios.set_title(f"{next(letters)}  is the lucky copy sooner?")
     siblings = list(rules.trained(rows, SIBLINGS))
@@ -77,8 +75,18 @@ def _trained(figure: Any, rows: pd.DataFrame, letters: Any) -> None:
         ranks.axhline(0, color=GREY, lw=1, ls=(0, (4, 2)))
         ranks.set_ylabel("rank correlation of luck and speed")
         ranks.set_title(f"{next(letters)}  networks of one tree")
-    handles, words = (ratios if graft else ranks).get_legend_handles_labels()
-    figure.legend(handles, words, loc="outside lower right", ncols=2)
+    _legend(figure, "outside lower left", curves)
+    _legend(figure, "outside lower right", ranks, ratios)
+
+
+def _legend(figure: Any, place: str, *panels: Axes) -> None:
+    """What panels have in their keys, each once, below them, where it covers nothing."""
+    found: dict[str, Any] = {}
+    for panel in panels:
+        for handle, word in zip(*panel.get_legend_handles_labels(), strict=True):
+            found.setdefault(word, handle)
+    if found:
+        figure.legend([*found.values()], [*found], loc=place, ncols=len(found), handlelength=1.4)
 
 
 def _copies(axes: Axes, rows: pd.DataFrame) -> None:
@@ -92,11 +100,10 @@ def _copies(axes: Axes, rows: pd.DataFrame) -> None:
     axes.set(xlabel="updates + 1", ylabel="root's |correlation|, outputs as they are")
     if rows["normalize"].iloc[0]:
         axes.set_ylabel("root's |correlation|, outputs of length 1")
-    axes.legend(loc="lower right")
 
 
 def _by_outputs(axes: Axes, found: dict[bool, list[tuple[int, Estimate]]]) -> None:
-    """Estimates by width; an infinite end, where copies never reach the goal, is drawn as an arrow."""
+    """Estimates by width; an infinite one or 0, of copies that never reach the goal, is an arrow."""
     sizes = sorted({units for each in found.values() for units, _ in each})
     for shift, (normalize, each) in zip((-0.1, 0.1), found.items(), strict=True):
         label = f"outputs {rules.OUTPUTS[normalize]}"
@@ -104,6 +111,15 @@ def _by_outputs(axes: Axes, found: dict[bool, list[tuple[int, Estimate]]]) -> No
             at = sizes.index(units) + shift
             ends = [end for end in estimate[:3] if np.isfinite(end) and end != 0]
             if not ends:
+                if estimate.n and not np.isnan(estimate.value):
+                    mark, edge = ("v", 0.04) if estimate.value == 0 else ("^", 0.96)
+                    style: dict[str, Any] = {
+                        "color": OUTPUTS[normalize]["color"],
+                        "ms": 7,
+                        "label": label,
+                    }
+                    axes.plot([at], [edge], mark, transform=axes.get_xaxis_transform(), **style)
+                    label = ""
                 continue
             value, low, high = (
                 end if np.isfinite(end) else max(ends) * 1.3 for end in estimate[:3]
@@ -161,11 +177,11 @@ def _roots(axes: Axes, rows: pd.DataFrame) -> None:
     shades = _shades(rows)
     for i, (units, part) in enumerate(rows[rows["level"] == rows["depth"]].groupby("units")):
         aside = (i - (len(shades) - 1) / 2) * 0.06
-        _counted(axes, part.groupby("depth"), shades[int(units)], points=str(units), aside=aside)
+        label = f"b: {units} units"
+        _counted(axes, part.groupby("depth"), shades[int(units)], points=label, aside=aside)
     depths = sorted(rows["depth"].unique())
     axes.set(xticks=depths, xlim=(depths[0] - 0.4, depths[-1] + 0.4), xlabel="depth of the tree",
              ylabel="roots with a lucky unit")  # fmt: skip
-    axes.legend(loc="upper right", title="units", title_fontsize=8)
 
 
 def _selectivity(axes: Axes, rows: pd.DataFrame, colours: dict[int, object]) -> None:
@@ -174,6 +190,6 @@ def _selectivity(axes: Axes, rows: pd.DataFrame, colours: dict[int, object]) -> 
         colour = colours[int(level)]
         axes.plot(found.index, found["luck_predicted"], color=colour, lw=1.5)
         axes.plot(found.index, found["luck"], "o", ms=4.5, color=colour)
-    axes.set_yscale("log")
+    plain_log(axes)
     _by_width(axes, rows)
     axes.set_ylabel("best |selectivity|, mean over latents")

@@ -101,7 +101,9 @@ def width(table: pd.DataFrame) -> Judgement:
             "polarity_low": float(low), "depth": int(depth), "narrow": int(sizes[0]), "wide": int(sizes[-1]),
             **grown[-1].detail("growth"), "p": exceeds(wide, narrow, len(groups)),
         })  # fmt: skip
-    return all_or_none(details, grown, what, "the share grows with width at {} of {} depths")
+    return all_or_none(
+        details, grown, what, "the share is shown to grow with width at {} of {} depths"
+    )
 
 
 def trained(table: pd.DataFrame, test: str) -> Iterator[tuple[bool, str, int, pd.DataFrame]]:
@@ -172,7 +174,7 @@ def sooner(table: pd.DataFrame, *, normalize: bool) -> Judgement:
             "ratio_when_level": str(found.ratio_when_level),
         })  # fmt: skip
     reason = (
-        "the lucky unit is sooner at {} of {} widths; without its head start the ratios are "
+        "the lucky unit is shown to be sooner at {} of {} widths; without its head start the ratios are "
         f"{', '.join(level)}"
     )
     what = "updates to the goal, unlucky over lucky, median over trees, smallest of all widths"
@@ -219,7 +221,9 @@ def within(table: pd.DataFrame) -> Judgement:
     what = (
         "rank correlation of luck and speed within trees, mean over trees, smallest of all settings"
     )
-    return all_or_none(details, means, what, "the luckier are sooner in {} of {} settings")
+    return all_or_none(
+        details, means, what, "the luckier are shown to be sooner in {} of {} settings"
+    )
 
 
 def trained_lines(table: pd.DataFrame) -> Iterator[dict[str, Any]]:

@@ -1,7 +1,7 @@
-"""The figure of an ablation: a row per variant, and four panels side by side.
+"""The figure of an ablation: a row per variant, with how far the gap to the ceiling closed, whether the
+embedding collapsed, alignment level by level, and the root over training.
 
-The panels show how far the gap to the ceiling closed, whether the embedding collapsed, alignment level by
-level, and the root over training. A variant is identified by its row, not by its colour: a dozen
+A variant is identified by its row, not by its colour: a dozen
 hues cannot be distinguished, least of all with a colour vision deficiency.
 """
 
@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from dualnets.lab.report.style import AFTER, BEFORE, WIDTH, level_colours
 from dualnets.lab.variants import ALIGNMENT, RATIO, SCORES, VariantStats, by_variant, variant_stats
@@ -107,6 +108,7 @@ def _levels(figure: Any, axes: Any, variants: dict[str, pd.DataFrame]) -> None:
         deepest = max(deepest, *shares)
         ends_of_row(axes, at, shares, level_colours(max(shares)))
     axes.axvline(1, color="0.6", linewidth=0.8)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.set(xlabel=f"{_score(variants)} / ceiling\n(hollow: before training)", title="c  by level")
     shades = level_colours(deepest)
     keys = [

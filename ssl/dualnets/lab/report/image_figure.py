@@ -1,8 +1,8 @@
-"""The figure of an ablation on pictures: example views, then a row per variant and four panels side by side.
+"""The figure of an ablation on pictures: example views, and a row per variant, with how far the gap from
+the untrained network to an accuracy of 1 closed, whether the embedding collapsed, what each probe finds
+before and after training, and accuracy over training.
 
-The panels are those of `ablation_figure.py` with accuracies in place of alignments: how far the gap from the
-untrained network to an accuracy of 1 closed, whether the embedding collapsed, what each probe finds before
-and after training, and accuracy over training.
+The panels are those of `ablation_figure.py` with accuracies in place of alignments.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from dualnets.lab.report.page import document, html_table
+from dualnets.lab.report.document import document
+from dualnets.lab.report.tables import html_table
 from hltm._names import brief, visible
 
 if TYPE_CHECKING:
@@ -98,12 +99,12 @@ def write(path: Path, table: pd.DataFrame, pictures: Mapping[int | str, Path], t
         one, _ = numbered(overview(short))
         metric = html.escape(visible(short["metric"].iloc[0]).replace("_", " "))
         names = one.assign(layer=list(map(brief, one["layer"])))
-        parts.append(f'<h2>Best unit by {metric}</h2><div class="wide">{html_table(names)}</div>')
+        parts.append(f"<h2>Best unit by {metric}</h2>{html_table(names)}")
     for layer, picture in pictures.items():
         own = shown[short["layer"] == layer].drop(columns="layer")
         image = base64.b64encode(picture.read_bytes()).decode()
         body = (
-            f'<div class="wide">{html_table(own)}</div><figure><a href="{quote(picture.name)}">'
+            f'{html_table(own)}<figure><a href="{quote(picture.name)}">'
             f'<img alt="Heatmap of units by latents" src="data:image/png;base64,{image}"></a></figure>'
         )
         heading = f"<h2>Layer {html.escape(brief(layer, 80))}</h2>"
@@ -118,7 +119,6 @@ def write(path: Path, table: pd.DataFrame, pictures: Mapping[int | str, Path], t
     first = first.assign(**{k: list(map(brief, first[k])) for k in ("layer", "node")})
     parts.append(
         f"<details><summary>The first rows of {len(table):,}; all are in "
-        f'<a href="table.csv">table.csv</a></summary><div class="wide">'
-        f"{html_table(first)}</div></details>"
+        f'<a href="table.csv">table.csv</a></summary>{html_table(first)}</details>'
     )
     path.write_text(document("hltm probe", "\n".join(parts), STYLE), encoding="utf-8")

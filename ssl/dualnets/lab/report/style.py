@@ -87,6 +87,31 @@ def _style(colour: Any, at: int) -> dict[str, Any]:
     return {"color": colour, "marker": marker, "linestyle": line}
 
 
+def plain_log(axes: Any, base: int = 10) -> None:
+    """A logarithmic vertical axis with plain numbers, between two of them at least.
+
+    Args:
+        axes: on which everything is drawn already.
+        base: 10, with ticks at 1, 2 and 5 times its powers, and over more than two decades at these; or 2.
+    """
+    import numpy as np
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    axes.set_yscale("log", base=base)
+    low, high = axes.get_ylim()
+    few = base == 10 and high / low < 100
+    powers = np.arange(
+        np.floor(np.log(low) / np.log(base)), np.ceil(np.log(high) / np.log(base)) + 1
+    )
+    ticks = np.sort(np.outer((1, 2, 5) if few else (1,), float(base) ** powers).ravel())
+    first = np.flatnonzero(ticks <= low * (1 + 1e-9))[-1]
+    last = np.flatnonzero(ticks >= high * (1 - 1e-9))[0]
+    axes.set_ylim(ticks[first], ticks[max(last, first + 1)])
+    axes.yaxis.set_major_locator(FixedLocator(ticks[first : max(last, first + 1) + 1].tolist()))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter("{x:g}")
+
+
 def save(figure: Figure, stem: Any) -> None:
     """Write a figure as `stem`.png and `stem`.svg; equal figures give equal bytes."""
     with house_style():

@@ -1,0 +1,102 @@
+"""The terms of pages and tables, each explained once: for pages and for the legends of the terminal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+TERMS = {
+    "accuracy": "The share of held-out pictures whose label a probe finds from the network's output.",
+    "alignment": "How well the best candidate unit follows a latent: the largest |correlation| of a unit "
+    "with it, or the largest correlation ratio where a latent has more than two states.",
+    "below null": "The number of latents, or of units, whose score is no better than the null.",
+    "candidates": "The units among which a latent's best is looked for: its own block of a tree network, "
+    "or the whole layer of a dense one.",
+    "ceiling": "The best score that any function of the leaves reaches. Pictures have none that is known; "
+    "there an accuracy of 1 takes its place.",
+    "collapsed": "Embeddings that hardly differ between inputs, which is a spread near 0.",
+    "control": "The same with nothing to be learned, e.g. views that share nothing. What also grows there "
+    "is no effect.",
+    "correlation ratio": "The share of a unit's variance that a latent's state explains, as its square "
+    "root: for latents with more than two states.",
+    "dead units": "Units that are 0 on every input, and so can neither follow anything nor learn.",
+    "diverged": "Numbers that grew beyond what can be represented, so that training stopped.",
+    "effective rank": "The number of directions in which embeddings vary, each counted by its share of the "
+    "variance.",
+    "emerges": "Whether the rule finds that training aligned units with these latents.",
+    "fails": "By the rule, which was fixed before the run, the numbers speak against the claim.",
+    "flat": "Whether a curve has reached its plateau.",
+    "gap closed": "The share of the way from the untrained network to the ceiling that training goes: 0 is "
+    "no change, 1 is the ceiling, and below 0 training made it worse.",
+    "holds": "By the rule, which was fixed before the run, the numbers support the claim.",
+    "initial": "The value of the untrained network. It is not 0: random units are already aligned.",
+    "interval": "The 95% interval: a procedure that covers the true value in 95% of repetitions with other "
+    "trees or networks. It stands in brackets, or as ± half of its width.",
+    "latent": "A hidden node of the tree that generates the data; its leaves alone are seen.",
+    "level": "Levels are counted from the leaves, which are level 0, up to the root.",
+    "n": "The number of independent values behind a number: trees, each with a network of its own, or "
+    "networks on pictures.",
+    "null": "The 95% quantile of what meaningless units score. A score that is no better is no evidence.",
+    "open": "The run does not decide: too few trees, curves that are not flat, an interval on both sides of "
+    "a bound, or settings of one's own.",
+    "p": "The probability of a difference at least this large if there were none, multiplied by the number "
+    "of tests.",
+    "plateau": "The flat end of a curve: over the last half of the updates it changes by no more than is "
+    "allowed. Without it there is no verdict on the end of training.",
+    "rank correlation": "Spearman's: the correlation of two orders, 1 where they are the same.",
+    "selectivity": "Half the difference of a unit's means in the two states of a latent, Equation "
+    "4.2 of docs/theory.md.",
+    "spread": "How widely embeddings of different inputs point: 0 is a collapse to a point, 1 everywhere.",
+}
+SPELLED = {  # how terms stand in tables and sentences -> the term
+    "best |correlation|": "alignment", "|correlation|": "alignment", "before": "initial",
+    "rank": "effective rank", "ceilings": "ceiling", "latents": "latent", "levels": "level",
+    "95% interval": "interval", "intervals": "interval", "95% intervals": "interval",
+    "collapse": "collapsed", "collapses": "collapsed", "diverge": "diverged", "lost": "diverged",
+    "emerge": "emerges", "linear all": "accuracy", "linear few": "accuracy", "null value": "null",
+    "embedding": "spread", "gaps closed": "gap closed",
+}  # fmt: skip
+# in a heading such as `ratio when level` these words are no terms; alone, or at its start, they are
+WHOLE = {"p", "n", "level", "levels", "rank", "before", "initial", "open", "holds", "fails", "control",
+         "lost", "latent", "latents", "embedding"}  # fmt: skip
+# in sentences these are everyday words
+NOT_IN_PROSE = {"p", "n", "level", "levels", "before", "initial", "open", "holds", "fails", "control",
+                "candidates", "flat", "lost", "latent", "latents", "rank", "emerge", "emerges"}  # fmt: skip
+_SPELLINGS = {**{term: term for term in TERMS}, **SPELLED}
+
+
+def _pattern(words: Iterable[str]) -> re.Pattern[str]:
+    """Matches any of the words as wholes, longer ones first."""
+    longest = sorted(words, key=len, reverse=True)
+    return re.compile(rf"(?<![\w|])(?:{'|'.join(map(re.escape, longest))})(?![\w|])", re.IGNORECASE)
+
+
+_ANYWHERE = _pattern(_SPELLINGS.keys() - WHOLE)
+PROSE = _pattern(_SPELLINGS.keys() - NOT_IN_PROSE)
+
+
+def term_of(words: str) -> str | None:
+    """The term that a heading of a table is, or has in it; None if there is none.
+
+    Example:
+        >>> term_of("gap closed ≥ 2"), term_of("p grown"), term_of("ratio when level"), term_of("units")
+        ('gap closed', 'p', None, None)
+    """
+    plain = words.replace("_", " ").strip().lower()
+    if plain in _SPELLINGS:
+        return _SPELLINGS[plain]
+    if found := _ANYWHERE.search(plain):
+        return _SPELLINGS[found[0]]
+    first = plain.partition(" ")[0]
+    return _SPELLINGS[first] if first in WHOLE else None
+
+
+def legend(headings: Iterable[str]) -> dict[str, str]:
+    """Term -> its explanation, of the terms in headings, each once.
+
+    Example:
+        >>> list(legend(["variant", "ceiling", "gap closed ≥ 2", "n"]))
+        ['ceiling', 'gap closed', 'n']
+    """
+    found = (term_of(str(words)) for words in headings)
+    return {term: TERMS[term] for term in dict.fromkeys(found) if term is not None}

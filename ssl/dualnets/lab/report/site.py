@@ -1,0 +1,165 @@
+"""A folder of pages: one per run, and one over all runs and all claims, which link to each other.
+
+It needs neither a network nor a server. The script that draws charts stands once beside the pages.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from dualnets._files import read_json, replace_folder, write_json
+from dualnets.lab.claims import ClaimResult, of_verdicts
+from dualnets.lab.experiment import Experiment
+from dualnets.lab.report.explorer import packed, plotly_script
+from dualnets.lab.report.index import index_page
+from dualnets.lab.report.page import Site, run_page
+from dualnets.lab.store import MANIFEST, VERDICT, Store
+from dualnets.lab.verdicts import Verdict
+from hltm._names import brief
+
+MARK = "report.json"  # a folder that has it is a report, and may be replaced
+INDEX, PLOTLY = "index.html", "plotly.js"
+THUMBNAIL = (480, 300)  # pixels
+
+
+@dataclass(frozen=True)
+class ReportedRun:
+    """A run as the index shows it.
+
+    Attributes:
+        experiment: whose run.
+        manifest: of the run.
+        claims: its claims with their outcomes.
+        page, picture: the names of its files in the report; an empty name where there is no picture.
+    """
+
+    experiment: Experiment
+    manifest: Mapping[str, Any]
+    claims: Sequence[ClaimResult]
+    page: str
+    picture: str
+
+
+def check_target(runs: Path, target: Path) -> None:
+    """Raise ValueError unless a report of these runs can be written here."""
+    if not runs.is_dir():
+        raise ValueError(f"there is no folder {runs}; hltm run emergence makes a run in runs/")
+    here, there = target.resolve(), runs.resolve()
+    if here == there or here in there.parents or there in here.parents:
+        raise ValueError(f"the report must lie apart from the runs in {runs}, got {target}")
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"{target} is a file, expected a folder for the report")
+    if target.exists() and any(target.iterdir()) and not (target / MARK).is_file():
+        raise ValueError(f"{target} has files and is no report: choose another folder")
+
+
+def run_folders(runs: Path) -> list[Path]:
+    """The folders of all runs, finished or not, without those that are being written."""
+    homes = [home for home in sorted(runs.iterdir()) if _visible(home)]
+    inside = [own for home in homes for own in sorted(home.iterdir()) if _visible(own)]
+    return [own for own in inside if own.name != "cells"]
+
+
+def _visible(folder: Path) -> bool:
+    return folder.is_dir() and not folder.name.startswith(".")
+
+
+def write(
+    runs: Path,
+    target: Path,
+    experiments: Mapping[str, Experiment],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[list[ReportedRun], dict[str, str]]:
+    """Write the report of all runs, completely or not at all.
+
+    Args:
+        runs: the folder of all results.
+        target: the folder of the report; an earlier one there is replaced.
+        experiments: by name; all claims of theirs are on the index.
+        progress: called with the numbers of runs that are done and of all.
+
+    Returns:
+        The runs that are shown, newest first, and folder -> reason of those that cannot be shown.
+
+    Raises:
+        ValueError: before any work: no folder of runs, or a target that is no report.
+    """
+    check_target(runs, target)
+    found: list[tuple[str, ReportedRun]] = []
+    damaged: dict[str, str] = {}
+    with replace_folder(target) as folder:
+        homes = run_folders(runs)
+        for done, home in enumerate(homes):
+            progress(done, len(homes))
+            try:
+                found.append((_time(home), _write_run(home, folder, experiments)))
+            except Exception as error:  # whatever is wrong with one run must not stop the others
+                damaged[home.relative_to(runs).as_posix()] = _reason(home, error)
+        found.sort(key=lambda pair: pair[0], reverse=True)
+        shown = [run for _, run in found]
+        if find_spec("plotly") is not None:
+            script = f"globalThis.explorerPlotly = {json.dumps(packed(plotly_script()))};\n"
+            (folder / PLOTLY).write_text(script)
+        text = index_page(shown, experiments, damaged)
+        (folder / INDEX).write_text(text, encoding="utf-8")
+        write_json(folder / MARK, {"runs": [run.manifest["run"] for run in shown]})
+    return shown, damaged
+
+
+def _write_run(home: Path, folder: Path, experiments: Mapping[str, Experiment]) -> ReportedRun:
+    """Write the page and the small picture of one run."""
+    from dualnets.lab.stats import pooled
+
+    manifest = read_json(home / MANIFEST)
+    name, run = str(manifest["experiment"]), str(manifest["run"])
+    if name not in experiments or (name, run) != (home.parent.name, home.name):
+        raise ValueError(
+            f"it says that it is run {brief(run)} of {brief(name)}, which is not known"
+        )
+    experiment = experiments[name]
+    table, stored = Store(home.parent.parent, name).read_run(run)
+    verdicts = [Verdict.of_dict(values) for values in stored]
+    svg = (home / f"{name}.svg").read_bytes()
+    site = Site(index=INDEX, plotly=PLOTLY)
+    summary = experiment.summary_table(pooled(table))
+    text = run_page(experiment, table, summary, verdicts, manifest, svg, site)
+    claims = of_verdicts(experiment, manifest, verdicts)
+    page, picture = f"{name}-{run}.html", f"{name}-{run}.jpg"
+    (folder / page).write_text(text, encoding="utf-8")
+    drawn = home / f"{name}.png"
+    if drawn.is_file():
+        _write_thumbnail(drawn, folder / picture)
+    return ReportedRun(experiment, manifest, claims, page, picture if drawn.is_file() else "")
+
+
+def _write_thumbnail(source: Path, target: Path) -> None:
+    from PIL import Image
+
+    with Image.open(source) as image:
+        small = image.convert("RGB")
+        small.thumbnail(THUMBNAIL)
+        small.save(target, quality=80)
+
+
+def _time(home: Path) -> str:
+    """When a run was made, to sort by; runs of earlier versions, without a date, are before all others."""
+    date = read_json(home / MANIFEST).get("date")
+    return str(date or f"{(home / MANIFEST).stat().st_mtime:020.6f}")
+
+
+def _reason(home: Path, error: Exception) -> str:
+    """Why a run cannot be shown, in one line."""
+    if not (home / MANIFEST).is_file():
+        return f"it is not finished: there is no {MANIFEST}"
+    if isinstance(error, KeyError):
+        return f"{brief(error.args[0])} is missing from its files"
+    if isinstance(error, json.JSONDecodeError):
+        return f"its {MANIFEST} or its {VERDICT} is not JSON"
+    if isinstance(error, FileNotFoundError):
+        return f"{Path(str(error.filename)).name} is missing"
+    return brief(" ".join(f"{type(error).__name__}: {error}".split()), 160)
