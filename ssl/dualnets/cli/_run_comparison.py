@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dualnets.cli._run_texts import effect, experiment_of, shown_date
 from dualnets.cli._terminal import plain_table, print_plain
 from dualnets.lab.comparison import ALL, common_curves, compared_claims, differing_settings
-from dualnets.lab.report.page import number
+from dualnets.lab.report.tables import number
 from dualnets.lab.stored_runs import flag, short_names
 from hltm._paths import local_path
 

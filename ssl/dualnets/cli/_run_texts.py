@@ -28,7 +28,7 @@ def effect(verdict: Mapping[str, Any]) -> str:
         >>> effect({"effect_value": 0.5, "interval": [0.25, 0.75], "n": 8, "of": "trees"})
         '0.50 [0.25, 0.75], n = 8 trees'
     """
-    from dualnets.lab.report.page import number
+    from dualnets.lab.report.tables import number
 
     value, interval = verdict.get("effect_value"), verdict.get("interval")
     text = "–" if value is None else number(value)
