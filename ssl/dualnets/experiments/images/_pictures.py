@@ -50,7 +50,7 @@ COMMON: dict[str, Any] = {
 SMOKE: dict[str, Any] = {"members": 6, "steps": 4, "batch": 32, "snapshots": 2, "samples": 200,
                          "probe_samples": 200, "evaluation_samples": 100, "widths": "8-8",
                          "projector": "16-8", "predictor": "16-8"}  # fmt: skip
-LONG: dict[str, Any] = {"steps": 9600}
+LONG: dict[str, Any] = {"steps": 6400}
 FASHION: dict[str, Any] = {"data": "fashion-mnist", "members": 8, "batch": 64, "steps": 600, "snapshots": 6,
                            "probe_samples": 3000,
                            "evaluation_samples": 3000}  # fmt: skip
