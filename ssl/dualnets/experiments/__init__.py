@@ -10,6 +10,7 @@ import difflib
 import functools
 import importlib
 import pkgutil
+from concurrent.futures import Executor
 from pathlib import Path
 
 from dualnets.lab import runner
@@ -68,10 +69,11 @@ def run(
     fresh: bool = False,
     workers: int | None = 1,
     reporter: Reporter | None = None,
+    executor: Executor | None = None,
     **changes: object,
 ) -> runner.Run:
     """Run an experiment by its name; the arguments are those of `dualnets.lab.runner.run`."""
     return runner.run(
         load(name), scale=scale, device=device, out=out, fresh=fresh, workers=workers,
-        reporter=reporter, **changes,
+        reporter=reporter, executor=executor, **changes,
     )  # fmt: skip

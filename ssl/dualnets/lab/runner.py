@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from dualnets._files import replace_folder, write_json
 from dualnets.lab import grids
 from dualnets.lab import workers as worker_processes
-from dualnets.lab.computing import Reporter, compute_all, name_memory_errors, read_cell
+from dualnets.lab.computing import Reporter, name_memory_errors, read_cell
 from dualnets.lab.experiment import Experiment
 from dualnets.lab.fields import with_columns
 from dualnets.lab.grids import cell_name, cells, name_of_cells, run_name, value_lists
+from dualnets.lab.scheduling import compute_all
 from dualnets.lab.store import MANIFEST, NETWORKS, RESULTS, VERDICT, Store, now, versions
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ def run(
     fresh: bool = False,
     workers: int | None = 1,
     reporter: Reporter | None = None,
+    executor: Executor | None = None,
     **changes: Any,
 ) -> Run:
     """Run an experiment and leave its table, figure, page and verdicts in `<out>/<name>/<run>/`.
@@ -78,13 +81,21 @@ def run(
             each, or one per card. A script that asks for more than one needs the usual
             `if __name__ == "__main__":`.
         reporter: receives the progress.
+        executor: computes the cells in place of `workers`: any `concurrent.futures.Executor`, e.g. Dask's
+            `Client(…).get_executor()`. Its processes must have this version of hltm and see the folder
+            `out`; `device` is looked up where a cell is computed. It is not shut down.
         **changes: settings, each one value or a list of values. A rule belongs to the settings of its
             scales: with any of one's own but other seeds, which are more trees, every verdict is open.
 
     Raises:
         ValueError: before any work: an unknown scale, setting or device, or a setting out of range.
         OSError: before any work: a folder that cannot be written to.
-        MemoryError: a cell needs more memory than there is.
+        TypeError: before any work: no executor.
+        ValueError, OSError, MemoryError: a cell raised it; the text names the cell by its settings. All
+            other cells are computed and stored, as they are with the next two.
+        WorkerError: a cell raised something else; or an executor cannot compute cells, as with another
+            version of hltm.
+        WorkerDiedError: the process of a cell was killed, twice; or an executor is gone.
     """
     # 1. Check everything that can be checked before work begins.
     listed = value_lists(changes)
@@ -94,18 +105,25 @@ def run(
     missing = [
         (cell, settings) for cell, settings in named.items() if fresh or not store.has_cell(cell)
     ]
-    several = worker_processes.worker_count(workers, len(missing), ["cpu"], scale) > 1
+    if executor is not None and not isinstance(executor, Executor):
+        kind = type(executor).__name__
+        raise TypeError(f"executor must be a concurrent.futures.Executor, got {kind}")
+    several = (
+        executor is None
+        and worker_processes.worker_count(workers, len(missing), ["cpu"], scale) > 1
+    )
     if device in ("auto", "cpu") and several:
         worker_processes.load(["dualnets.lab.loaded", experiment.code])
 
-    from hltm._devices import (
-        check_device,  # loads torch, as the process that was started does meanwhile
-    )
+    # loads torch, as the process that was started does meanwhile
+    from hltm._devices import check_device, device_named
 
-    where = check_device(device)
+    # the processes of an executor may have devices that this machine has not
+    elsewhere = "cuda" if device == "auto" else device
+    where = check_device(device) if executor is None else device_named(elsewhere)
     if where.type != "cuda" and any(getattr(s, "precision", "") == "bfloat16" for s in wanted):
         raise ValueError(f"bfloat16 is for CUDA, this run is on {where.type}")
-    cards = worker_processes.cards_of(where)
+    cards = [device] if executor is not None else worker_processes.cards_of(where)
     worker_processes.worker_count(workers, 1, cards, scale)  # checks `workers`
     store.check_writable()
 
@@ -123,7 +141,7 @@ def run(
     reporter = reporter or Reporter()
     reporter.plan([asdict(s) for s in wanted], len(wanted) - len(missing))
     count = worker_processes.worker_count(workers, len(missing), cards, scale)
-    compute_all(experiment, str(out), missing, cards, count, reporter)
+    compute_all(experiment, str(out), missing, cards, count, reporter, executor)
 
     # 4. Join the cells and write the files of the run.
     own = grids.own_settings(experiment, scale, listed, run_id)
