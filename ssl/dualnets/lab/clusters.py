@@ -84,6 +84,11 @@ def connected(text: str) -> Iterator[Executor]:
         yield client.get_executor(pure=False)
 
 
+def executor_of(text: str) -> contextlib.AbstractContextManager[Executor | None]:
+    """As `connected`; None without a text."""
+    return connected(text) if text else contextlib.nullcontext()
+
+
 @contextlib.contextmanager
 def _quiet(name: str) -> Iterator[None]:
     """Show only what is critical of a logger, and no warnings of other versions of packages."""

@@ -18,6 +18,7 @@ from dualnets.lab.fields import with_columns
 from dualnets.lab.grids import cell_name, cells, name_of_cells, run_name, value_lists
 from dualnets.lab.scheduling import compute_all
 from dualnets.lab.store import MANIFEST, NETWORKS, RESULTS, VERDICT, Store, now, versions
+from hltm._executors import check_executor
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,7 +96,8 @@ def run(
             other cells are computed and stored, as they are with the next two.
         WorkerError: a cell raised something else; or an executor cannot compute cells, as with another
             version of hltm.
-        WorkerDiedError: the process of a cell was killed, twice; or an executor is gone.
+        WorkerDiedError: the process of a cell was killed, twice.
+        ExecutorGoneError: the executor was shut down, or the connection to its cluster is lost.
     """
     # 1. Check everything that can be checked before work begins.
     listed = value_lists(changes)
@@ -105,9 +107,7 @@ def run(
     missing = [
         (cell, settings) for cell, settings in named.items() if fresh or not store.has_cell(cell)
     ]
-    if executor is not None and not isinstance(executor, Executor):
-        kind = type(executor).__name__
-        raise TypeError(f"executor must be a concurrent.futures.Executor, got {kind}")
+    check_executor(executor)
     several = (
         executor is None
         and worker_processes.worker_count(workers, len(missing), ["cpu"], scale) > 1

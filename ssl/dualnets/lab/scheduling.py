@@ -23,7 +23,8 @@ from dualnets.lab import workers
 from dualnets.lab.computing import Reporter, compute, read_cell
 from dualnets.lab.experiment import Experiment, ProgressListener
 from dualnets.lab.store import Store
-from dualnets.lab.workers import LocalProcesses, WorkerDiedError, WorkerError
+from dualnets.lab.workers import ExecutorGoneError, LocalProcesses, WorkerDiedError, WorkerError
+from hltm._executors import Source, check_version, this_process
 
 ATTEMPTS = 2  # at a cell whose process is killed
 CHECK_INTERVAL = 0.2  # seconds between two looks at which cells another executor has started
@@ -72,7 +73,8 @@ def compute_all(
     Raises:
         ValueError, OSError, MemoryError: a cell raised it, and all others are done.
         WorkerError: a cell raised something else, or the executor cannot compute the cells.
-        WorkerDiedError: processes died in the middle of a cell, or the executor is gone.
+        WorkerDiedError: the process of a cell was killed, every time.
+        ExecutorGoneError: the executor was shut down, or the connection to its cluster is lost.
     """
     cells = _Cells(experiment, out, missing, reporter)
     if not missing:
@@ -159,11 +161,11 @@ def _compute_on(
     def submit(at: int) -> None:
         cell, settings = cells.missing[at]
         out = str(cells.store.home.parent)
-        task = _source(), cells.experiment, out, cell, settings, device, at
+        task = this_process(), cells.experiment, out, cell, settings, device, at
         try:
             future = executor.submit(_compute_elsewhere, *task)
         except RuntimeError as error:  # a pool that is broken, or an executor that was shut down
-            raise WorkerDiedError(f"the executor takes no more cells: {error}") from error
+            raise ExecutorGoneError(f"the executor takes no more cells: {error}") from error
         attempts[at] += 1
         waiting[future] = at
         future.add_done_callback(inbox.put)
@@ -201,7 +203,7 @@ def _outcome(future: Future[Outcome], attempts: int) -> Outcome | None:
         return future.result()
     except CancelledError as error:
         text = "the executor dropped a cell: it was shut down, or its connection is lost"
-        raise WorkerDiedError(text) from error
+        raise ExecutorGoneError(text) from error
     except Exception as error:
         # Dask has tried again itself, several times, before it raises this
         killed = type(error).__name__ == "KilledWorker"
@@ -214,25 +216,20 @@ def _outcome(future: Future[Outcome], attempts: int) -> Outcome | None:
         return Outcome("", WorkerDiedError.__name__, text)
 
 
-def _source() -> tuple[str, str, int]:
-    """Which hltm this process has, where it runs, and its number."""
-    from hltm import __version__
-
-    return __version__, socket.gethostname(), os.getpid()
-
-
 def _compute_elsewhere(
-    source: tuple[str, str, int], experiment: Experiment, out: str, cell: str, settings: Any, device: str,
+    source: Source, experiment: Experiment, out: str, cell: str, settings: Any, device: str,
     at: int,
 ) -> Outcome:  # fmt: skip
     """Compute a cell in the process of an executor."""
-    version, host, _ = own = _source()
-    if version != source[0]:
-        text = f"{host} has hltm {version}, and {source[1]} has hltm {source[0]}: cells need one version"
-        return Outcome(host, WorkerError.__name__, text, fatal=True)
+    try:
+        check_version(source)
+    except ValueError as error:
+        return Outcome(socket.gethostname(), WorkerError.__name__, str(error), fatal=True)
     workers.report((at, "started", ()))
     card = workers.own_card()
-    if card is None and own != source:  # no process of ours, nor a thread of the one that waits
+    if (
+        card is None and this_process() != source
+    ):  # no process of ours, nor a thread of the one that waits
         import torch
 
         torch.set_num_threads(1)

@@ -44,6 +44,10 @@ class WorkerDiedError(WorkerError):
     """A process ended in the middle of a cell: it was killed, perhaps for its memory."""
 
 
+class ExecutorGoneError(WorkerError):
+    """An executor takes no more cells: it was shut down, or the connection to its cluster is lost."""
+
+
 def cards_of(device: torch.device) -> list[str]:
     """The devices that share the cells: all cards for `cuda` or `xpu` without a number, else the one.
 
@@ -180,14 +184,13 @@ class LocalProcesses(Executor):
         for pool in self._pools:
             pool.shutdown(wait)
 
-    def __exit__(self, kind: Any, error: Any, where: Any) -> bool:
+    def __exit__(self, kind: Any, error: Any, where: Any) -> None:
         if kind is not None:
             self._callers.shutdown(wait=False, cancel_futures=True)
             self._alive.close()  # which ends the processes
         self.shutdown()
         self._alive.close()
         self._watched.close()
-        return False
 
 
 def own_card() -> str | None:
