@@ -149,7 +149,9 @@ def write(
 
         left = [shard for shard in recipe.shards if shard.file not in entries]
         if executor is None:
-            written = (_write_shard(home, recipe, shard, count, sources) for shard in left)
+            written: Iterator[dict[str, Any]] = (
+                _write_shard(home, recipe, shard, count, sources) for shard in left
+            )
         else:
             written = _written_by(executor, home, recipe, left, count)
         for entry in written:
