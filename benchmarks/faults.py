@@ -22,7 +22,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 
-FLAGS = "--scale smoke --depth 2 --steps 300 --members 2 --evaluation-samples 512 --snapshots 3 --seed 0 1"
+FLAGS = "--scale smoke --depth 2 --steps 2000 --members 2 --evaluation-samples 512 --snapshots 3 --seed 0 1"
 CELLS = 8
 MOST = 600  # seconds for anything
 GONE_AFTER = 10  # seconds for the processes of one that was killed
@@ -126,6 +126,46 @@ def kill_worker(out: Path) -> str:
     return "the run ends well"
 
 
+def kill_every_worker(out: Path) -> str:
+    """kill -9 of every worker as soon as it computes."""
+    run = start(out, "--workers", "2")
+    while run.poll() is None:
+        for worker in workers_of(run):
+            with contextlib.suppress(psutil.Error):
+                if sum(worker.cpu_times()[:2]) > 0.3:
+                    worker.kill()
+        time.sleep(0.02)
+    status, errors = finish(run)
+    assert (status, errors.count("\n")) == (1, 0), (status, errors)
+    return f"status {status}: {errors}"
+
+
+RAISING = """
+import importlib, sys
+from dualnets import experiments
+from dualnets.cli import main
+code = importlib.import_module(experiments.load("emergence").code)
+original = code.run_cell
+def run_cell(settings, *more):
+    if (settings.seed, settings.network) == (1, "mlp"):
+        raise KeyError("a mistake")
+    return original(settings, *more)
+code.run_cell = run_cell
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def cell_raises(out: Path) -> str:
+    """A cell that raises."""
+    command = [sys.executable, "-c", RAISING, "run", "emergence", *FLAGS.split(), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=MOST)
+    status, errors = done.returncode, done.stderr.strip()
+    assert (status, errors.count("\n")) == (1, 0), (status, errors)
+    stored = len(list((out / "emergence" / "cells").glob("[!.]*")))
+    assert 0 < stored < CELLS
+    return f"status {status}, {stored} of {CELLS} cells stored: {errors}"
+
+
 def kill_dask_worker(out: Path) -> str:
     """kill -9 of one of two workers of --cluster local:2."""
     run = start(out, "--cluster", "local:2")
@@ -201,7 +241,8 @@ def run_twice(out: Path) -> str:
 
 
 FAULTS = [
-    kill_main, terminate_main, kill_worker, kill_dask_worker, kill_main_of_dask, kill_scheduler, run_twice,
+    kill_main, terminate_main, kill_worker, kill_every_worker, cell_raises, kill_dask_worker,
+    kill_main_of_dask, kill_scheduler, run_twice,
 ]  # fmt: skip
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import Executor
 
@@ -91,13 +90,13 @@ def executor_of(text: str) -> contextlib.AbstractContextManager[Executor | None]
 
 @contextlib.contextmanager
 def _quiet(name: str) -> Iterator[None]:
-    """Show only what is critical of a logger, and no warnings of other versions of packages."""
-    logger = logging.getLogger(name)
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
+    """Let the loggers of a package be silent."""
+    every = [each for each in logging.root.manager.loggerDict if each.partition(".")[0] == name]
+    loud = [logger for logger in map(logging.getLogger, every) if not logger.disabled]
+    for logger in loud:
+        logger.disabled = True
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=name)
-            yield
+        yield
     finally:
-        logger.setLevel(before)
+        for logger in loud:
+            logger.disabled = False
