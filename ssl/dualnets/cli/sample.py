@@ -1,4 +1,4 @@
-"""Write rows of a tree's data set to files, or join or check such files."""
+"""Write rows of a tree's data set to files; join or check such files."""
 
 from __future__ import annotations
 
