@@ -1,16 +1,18 @@
 """Dask clusters: the same values as without; what cannot be is one clear error."""
 
 import importlib.util
+from contextlib import nullcontext
 
 import pytest
 from cells_elsewhere import EXPERIMENT, Settings, cells_of
 
 from dualnets.cli import main
+from dualnets.lab import clusters, runner
 from dualnets.lab.clusters import check_cluster, connected
 from dualnets.lab.computing import Reporter
 from dualnets.lab.scheduling import compute_all
 from dualnets.lab.store import Store
-from dualnets.lab.workers import WorkerDiedError
+from dualnets.lab.workers import ExecutorGoneError, WorkerDiedError
 
 
 @pytest.mark.parametrize(
@@ -60,6 +62,24 @@ def test_a_scheduler_that_does_not_answer_is_one_line(monkeypatch, capsys, tmp_p
     assert main(arguments) == 2
     said = capsys.readouterr().err
     assert said == "hltm: no Dask scheduler answers at tcp://127.0.0.1:9 within 1 seconds\n"
+
+
+def test_claims_are_run_on_the_cluster_until_it_is_gone(monkeypatch, tmp_path, capsys):
+    pytest.importorskip("distributed")
+    executor, calls = object(), []
+
+    def run(experiment, *, executor, **given):
+        calls.append(executor)
+        raise ExecutorGoneError("the executor takes no more cells: closed")
+
+    monkeypatch.setattr(clusters, "connected", lambda text: nullcontext(executor))
+    monkeypatch.setattr(runner, "run", run)
+    assert main(["claims", "--scale", "smoke", "--cluster", "local:2", "--out", str(tmp_path)]) == 1
+    assert calls == [executor]
+    assert capsys.readouterr().err == (
+        "hltm: the executor takes no more cells: closed. Finished cells are stored, and the same command "
+        "continues from there\n"
+    )
 
 
 @pytest.mark.usefixtures("quick_processes")
