@@ -4,6 +4,7 @@ from hltm.data import adapters as adapters
 from hltm.data import encode as encode
 from hltm.data.dataset import ViewDataset as ViewDataset
 from hltm.data.export.column import Column as Column
+from hltm.data.export.join import join as join
 from hltm.data.export.read import DataFolder as DataFolder
 from hltm.data.export.read import load as load
 from hltm.data.export.rows import FolderBatch as FolderBatch

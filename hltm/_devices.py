@@ -27,14 +27,7 @@ def check_device(device: torch.device | str, dtype: torch.dtype | None = None) -
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-    except (RuntimeError, TypeError):
-        found = None
-    if found is None or found.type not in KINDS:
-        raise ValueError(
-            f"unknown device {str(device)!r}, expected auto, cpu, cuda, cuda:1, mps or xpu"
-        )
+    found = device_named(device)
     count = _count(found.type)
     if count == 0 or (found.index or 0) >= count:
         here = [f"{kind}:{i}" for kind in KINDS[1:] for i in range(_count(kind))]
@@ -44,6 +37,27 @@ def check_device(device: torch.device | str, dtype: torch.dtype | None = None) -
     if dtype == torch.float64 and not has_float64(found):
         raise ValueError(
             f"device {str(device)!r} has no float64, use dtype=torch.float32 or the CPU"
+        )
+    return found
+
+
+def device_named(device: torch.device | str) -> torch.device:
+    """The device of a name, on whatever machine that has it.
+
+    Raises:
+        ValueError: an unknown name.
+
+    Example:
+        >>> device_named("cuda:7")
+        device(type='cuda', index=7)
+    """
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        found = None
+    if found is None or found.type not in KINDS:
+        raise ValueError(
+            f"unknown device {str(device)!r}, expected auto, cpu, cuda, cuda:1, mps or xpu"
         )
     return found
 

@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = {
     "hltm": [
         "_lazy", "_linking", "_compile", "_separate", "_devices", "_paths", "_names", "_integers",
-        "_results", "model", "sampling", "inference", "tree", "families", "formats", "data", "plot",
-        "display", "probe",
+        "_results", "_executors", "model", "sampling", "inference", "tree", "families", "formats",
+        "data", "plot", "display", "probe",
     ],
     "dualnets": [
         "_lazy", "_instructions", "_vectors", "_precision", "_checks", "_options", "_files", "optim",

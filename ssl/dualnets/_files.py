@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,10 @@ from typing import Any
 @contextmanager
 def replace_folder(target: Path) -> Iterator[Path]:
     """A new folder that replaces `target` when the block ends; on an error nothing changes.
+
+    Several processes, also of several machines, may write the same target at once: each ends well, and the
+    folder of one of them stays. There is a whole folder at any moment; only where a file system cannot
+    exchange two folders, as NFS, there is none for an instant when an older one is replaced.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -29,17 +35,46 @@ def replace_folder(target: Path) -> Iterator[Path]:
     try:
         yield folder
         folder.chmod(0o755)  # mkdtemp lets only its owner read it
-        if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
-            # a folder that is not empty cannot be replaced in one step, only moved out of the way
+        _put(folder, target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # what failed, or what was replaced
+
+
+def _put(folder: Path, target: Path) -> None:
+    """Give a folder the name of another, whatever other processes put there at the same time."""
+    while True:
+        try:
+            os.replace(folder, target)
+            return
+        except OSError as error:
+            # the last one on Windows
+            if (
+                error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EACCES)
+                or not target.is_dir()
+            ):
+                raise
+        # a folder that is not empty cannot be replaced; it can be exchanged, or moved out of the way
+        if _exchange(folder, target):
+            return
+        old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
+        with suppress(FileNotFoundError):  # another process has just moved it
             os.replace(target, old / "was")
-            os.replace(folder, target)
-            shutil.rmtree(old)
-        else:
-            os.replace(folder, target)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step; False where the system or the file system cannot, or one is gone."""
+    if os.name != "posix":
+        return False
+    libc = ctypes.CDLL(None)
+    paths = os.fsencode(one), os.fsencode(other)
+    if hasattr(libc, "renameat2"):  # Linux: both paths relative to AT_FDCWD, with RENAME_EXCHANGE
+        done = libc.renameat2(-100, paths[0], -100, paths[1], 2)
+    elif hasattr(libc, "renamex_np"):  # a Mac: with RENAME_SWAP
+        done = libc.renamex_np(*paths, 2)
+    else:
+        return False
+    return bool(done == 0)
 
 
 @contextmanager

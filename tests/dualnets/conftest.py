@@ -20,3 +20,14 @@ def stored(tmp_path_factory):
     run = tiny_run(out)
     assert run.reused
     return run, printed.getvalue(), out
+
+
+@pytest.fixture
+def quick_processes(monkeypatch):
+    """Processes that compute start in a moment: they are copies of one that has loaded the libraries."""
+    from dualnets.lab import workers
+
+    # each test has an environment of its own, by the name that pytest writes there
+    monkeypatch.setattr(workers, "_surroundings", lambda: {"": "here"})
+    monkeypatch.setattr(workers, "_started_with", {})
+    workers.load(["dualnets.lab.loaded", "cells_elsewhere"])

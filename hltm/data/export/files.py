@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,9 +44,9 @@ def replacing(target: Path) -> Iterator[Path]:
     """A path to write to, whose file replaces `target` at the end.
 
     The file and its folder are flushed to the disk first, so that a power cut leaves either the old
-    file or the new one.
+    file or the new one. Several processes may write it at once; with equal contents all are right.
     """
-    partial = target.with_name(f".{target.name}.partial")
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     try:
         yield partial
         with partial.open("rb+") as file:

@@ -96,21 +96,27 @@ def read_recipe(folder: Path) -> tuple[dict[str, Any], ExportRecipe]:
 
 def check_same(folder: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
     """Raise a ValueError of the first setting of a folder's manifest that is not as expected."""
+    if what := difference(found, expected):
+        raise ValueError(f"{folder} holds another data set: {what}; choose another folder")
+
+
+def difference(found: dict[str, Any], expected: dict[str, Any]) -> str:
+    """The first setting of a manifest that is not as expected, in words; empty if there is none."""
     by_default = {"columns": "arrays"}
     found, expected = by_default | found, by_default | expected
     for key, value in expected.items():
         if found.get(key) == value:
             continue
         if key in ("tree", "leaves", "latents"):  # too long to print
-            what = f"its {key} {'is' if key == 'tree' else 'are'} not the same"
-        elif key == "augmentation" and _short(found.get(key)) == _short(value):
+            return f"its {key} {'is' if key == 'tree' else 'are'} not the same"
+        if key == "augmentation" and _short(found.get(key)) == _short(value):
             what = f"its augmentation {_short(value)} has other rates"
             if "missing_rates" in value and "missing_rates" not in found[key]:
                 what += ", because an earlier version wrote its views without missing leaves"
-        else:
-            name = "number of samples" if key == "n" else key.replace("_", " ")
-            what = f"its {name} is {_short(found.get(key))}, not {_short(value)}"
-        raise ValueError(f"{folder} holds another data set: {what}; choose another folder")
+            return what
+        name = "number of samples" if key == "n" else key.replace("_", " ")
+        return f"its {name} is {_short(found.get(key))}, not {_short(value)}"
+    return ""
 
 
 def _short(value: Any) -> str:

@@ -72,11 +72,11 @@ def make_recipe(
         _ = made.node_columns  # raises if two columns have one name
     if rows_per_shard is None:
         made = replace(made, rows_per_shard=min(SHARD_ROWS, max(SHARD_BYTES // _row(made), 1)))
-    _check_size(made)
+    check_size(made)
     return made
 
 
-def _check_size(recipe: ExportRecipe) -> None:
+def check_size(recipe: ExportRecipe) -> None:
     """Raise a ValueError of more files or views than an export may have."""
     if recipe.files > MOST:
         raise ValueError(
@@ -174,7 +174,7 @@ def recipe_of(found: dict[str, Any]) -> ExportRecipe:
             rows_per_shard=as_integer("rows_per_shard", found["rows_per_shard"], 1),
         )
         check_rows(made.start, made.samples)
-        _check_size(made)
+        check_size(made)
         if made.file_format not in SUFFIXES:
             raise ValueError(
                 f"file format {made.file_format!r}, expected one of {', '.join(SUFFIXES)}"

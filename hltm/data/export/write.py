@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hltm._executors import Source, check_executor, check_version, this_process
 from hltm._paths import local_path
 from hltm.data.export.card import dataset_card
-from hltm.data.export.files import replacing, write_shard
+from hltm.data.export.files import checksum, replacing, write_shard
 from hltm.data.export.manifest import (
     NAMES,
     check_same,
@@ -30,6 +33,7 @@ from hltm.tree import LatentTree
 
 CARD = "README.md"
 Progress = Callable[[int, int], None]
+Sources = Mapping[tuple[int, range], tuple[Path, str]]  # member and rows -> a file and its checksum
 
 
 def export(
@@ -46,6 +50,7 @@ def export(
     columns: str | None = None,
     rows_per_shard: int | None = None,
     progress: Progress | None = None,
+    executor: Executor | None = None,
 ) -> DataFolder:
     """Write rows start .. start + samples - 1 of the endless data set of `seed` to a folder.
 
@@ -73,6 +78,8 @@ def export(
             only, npz and safetensors have arrays only; by default arrays where the format has them.
         rows_per_shard: rows of a file; by default 2^20, or fewer where these exceed 256 MiB.
         progress: called with the number of rows written and their total, over all members.
+        executor: writes the files, each in a task of its own: any `concurrent.futures.Executor` whose
+            processes see the folder. It is not shut down.
 
     Returns:
         The folder, as `hltm.load` reads it.
@@ -80,9 +87,10 @@ def export(
     Raises:
         ValueError: an argument outside its range, a URL for the folder, two columns of one name, or
             a folder that holds anything else; the error names what differs.
-        TypeError: no tree, or numbers that are not integers.
+        TypeError: no tree, numbers that are not integers, or no executor.
         KeyError, IndexError: a node that the tree does not have.
-        OSError: a folder that cannot be written, or that another process is writing.
+        OSError: a folder that cannot be written, or that another process is writing; or an executor that
+            did not write a file. The same call continues from there.
 
     Example:
         >>> import hltm, tempfile
@@ -96,40 +104,117 @@ def export(
         >>> place.cleanup()
     """
     home = local_path(folder)
+    check_executor(executor)
     recipe = make_recipe(
         tree, samples, seed=seed, start=start, views=views, augment=augment, nodes=nodes,
         file_format=format, columns=columns, rows_per_shard=rows_per_shard,
     )  # fmt: skip
+    return write(home, recipe, progress, executor)
+
+
+def write(
+    home: Path,
+    recipe: ExportRecipe,
+    progress: Progress | None,
+    executor: Executor | None = None,
+    sources: Sources | None = None,
+) -> DataFolder:
+    """Create a folder, and write those files of a recipe that do not exist yet, alone in the folder.
+
+    Args:
+        home: the folder.
+        recipe, progress, executor: as in `export`.
+        sources: the files of other folders, by member and rows, which are copied.
+    """
     with _alone(home):
-        _write(home, recipe, progress)
+        content = describe(recipe)
+        entries = _written(home, recipe)
+        total = sum(len(shard.rows) for shard in recipe.shards)
+        done = sum(entry["rows"] for entry in entries.values())
+        if progress is not None:
+            progress(done, total)
+        if len(entries) < len(recipe.shards):
+            # the manifest comes first: a folder without one is refused as someone else's
+            _enter(home, recipe, content, entries)
+            (home / "data").mkdir(exist_ok=True)
+        if recipe.file_format == "huggingface" and not (home / CARD).is_file():
+            with replacing(home / CARD) as partial:
+                partial.write_text(dataset_card(recipe), encoding="utf-8")
+
+        def count(rows: int) -> None:
+            nonlocal done
+            done += rows
+            if progress is not None:
+                progress(done, total)
+
+        left = [shard for shard in recipe.shards if shard.file not in entries]
+        if executor is None:
+            written: Iterator[dict[str, Any]] = (
+                _write_shard(home, recipe, shard, count, sources) for shard in left
+            )
+        else:
+            written = _written_by(executor, home, recipe, left, count)
+        for entry in written:
+            entries[entry["file"]] = entry
+            _enter(home, recipe, content, entries)
     return load(home)
 
 
-def _write(home: Path, recipe: ExportRecipe, progress: Progress | None) -> None:
-    """Write those files of a recipe that do not exist yet."""
-    content = describe(recipe)
-    entries = _written(home, recipe)
-    total = sum(len(shard.rows) for shard in recipe.shards)
-    done = sum(entry["rows"] for entry in entries.values())
-    if progress is not None:
-        progress(done, total)
-    if len(entries) < len(recipe.shards):
-        # the manifest comes first: a folder without one is refused as someone else's
-        _enter(home, recipe, content, entries)
-        (home / "data").mkdir(exist_ok=True)
-    if recipe.file_format == "huggingface" and not (home / CARD).is_file():
-        with replacing(home / CARD) as partial:
-            partial.write_text(dataset_card(recipe), encoding="utf-8")
-    for shard in recipe.shards:
-        if shard.file in entries:
-            continue
-        with replacing(home / shard.file) as partial:
+def _write_shard(
+    home: Path, recipe: ExportRecipe, shard: Shard, count: Callable[[int], None],
+    sources: Sources | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Write a shard, and return its entry in the manifest; `count` is called with numbers of rows."""
+    source = (sources or {}).get((shard.member, shard.rows))
+    with replacing(home / shard.file) as partial:
+        if source is None:
             for rows in write_shard(partial, recipe, shard, _drawn_ahead(recipe, shard)):
-                done += rows
-                if progress is not None:
-                    progress(done, total)
-        entries[shard.file] = shard_entry(home, shard)
-        _enter(home, recipe, content, entries)
+                count(rows)
+        else:
+            path, sha256 = source
+            shutil.copyfile(path, partial)
+            if checksum(partial) != sha256:
+                raise ValueError(f"{path} was changed: its SHA-256 checksum does not fit")
+            count(len(shard.rows))
+    return shard_entry(home, shard)
+
+
+def _written_by(
+    executor: Executor, home: Path, recipe: ExportRecipe, shards: list[Shard],
+    count: Callable[[int], None],
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """The entries of shards that an executor writes, as they are finished."""
+    bare = replace(recipe)  # without the list of all shards, which it has made meanwhile
+    asking, place = this_process(), home.absolute()
+    tasks = {executor.submit(_write_elsewhere, asking, place, bare, each): each for each in shards}
+    try:
+        for task in as_completed(tasks):
+            shard = tasks[task]
+            try:
+                entry = task.result()
+            except (ValueError, OSError, MemoryError):
+                raise
+            except Exception as error:  # executors have errors of their own for a process that died
+                reason = f"{type(error).__name__}: {error}"
+                raise OSError(f"{shard.file} was not written: {reason}") from error
+            if not (home / shard.file).is_file():
+                raise OSError(
+                    f"{shard.file} was written by another machine, but is not in {home} here: all must see "
+                    "the same folder"
+                )
+            count(len(shard.rows))
+            yield entry
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _write_elsewhere(
+    asking: Source, home: Path, recipe: ExportRecipe, shard: Shard
+) -> dict[str, Any]:
+    """Write a shard in the process of an executor."""
+    check_version(asking)
+    return _write_shard(home, recipe, shard, lambda rows: None)
 
 
 def _enter(
@@ -148,17 +233,17 @@ def _written(home: Path, recipe: ExportRecipe) -> dict[str, dict[str, Any]]:
     same bytes.
     """
     if not manifest_path(home).is_file():
-        strangers = {path.name for path in home.iterdir()} - {f".{name}.partial" for name in NAMES}
+        strangers = {path.name for path in home.iterdir()} - {path.name for path in _partial(home)}
         if strangers:
             raise ValueError(
                 f"{home} is not empty and holds no exported data: there is {min(strangers)!r}; "
                 "choose another folder"
             )
+        _remove(_partial(home))
         return {}
     found = read_manifest(home)
     check_same(home, found, settings(recipe))
-    for partial in (home / "data").glob(".*.partial"):  # of a call that was killed
-        partial.unlink()
+    _remove([*_partial(home), *(home / "data").glob(".*.partial")])
     planned = {shard.file for shard in recipe.shards}
     return {
         entry["file"]: entry
@@ -167,6 +252,16 @@ def _written(home: Path, recipe: ExportRecipe) -> dict[str, dict[str, Any]]:
         and (home / entry["file"]).is_file()
         and (home / entry["file"]).stat().st_size == entry["bytes"]
     }
+
+
+def _partial(home: Path) -> list[Path]:
+    """What a call that was killed left of the files beside the data."""
+    return [path for name in (*NAMES, CARD) for path in home.glob(f".{name}.*partial")]
+
+
+def _remove(files: list[Path]) -> None:
+    for path in files:
+        path.unlink(missing_ok=True)
 
 
 def _drawn_ahead(recipe: ExportRecipe, shard: Shard) -> Iterator[Columns]:

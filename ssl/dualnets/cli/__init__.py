@@ -8,7 +8,11 @@ import importlib
 import io
 import os
 import pkgutil
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 USAGE = """usage: hltm COMMAND [OPTIONS]
@@ -47,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: what was typed after `hltm`; by default that of this process.
 
     Returns:
-        The exit status: 0; 1 if a check failed or a worker process was killed; 2 for a request that
+        The exit status: 0; 1 if a check or a cell failed; 2 for a request that
         cannot be met, explained in one line on standard error; 130 for an interruption; 141 where
         the reader of standard output is gone, as in `hltm list | head -1`.
     """
@@ -95,7 +99,8 @@ def _status(arguments: list[str]) -> int:
         hint = f" (did you mean {near[0]}?)" if near else ""
         return _refuse(f"unknown command {name!r}{hint}; there are: {', '.join(known)}")
     try:
-        status: int = importlib.import_module(f"{__name__}.{name}").main(rest)
+        with _terminated_as_interrupted():
+            status: int = importlib.import_module(f"{__name__}.{name}").main(rest)
     except SystemExit as end:  # the help text is printed
         return int(end.code or 0)
     except BrokenPipeError:
@@ -107,10 +112,37 @@ def _status(arguments: list[str]) -> int:
         return _refuse(f"{path}: {reason}" if error.filename and reason else reason or str(error))
     except (ValueError, MemoryError) as error:
         return _refuse(str(error))
+    except RuntimeError as error:
+        from dualnets.lab.workers import WorkerError
+
+        if not isinstance(error, WorkerError):
+            raise
+        text = " ".join(str(error).split()).rstrip(".")
+        stop = "" if text.endswith("?") else "."
+        print(f"hltm: {text}{stop} Finished cells are stored, and the same command continues from "
+              "there", file=sys.stderr)  # fmt: skip
+        return 1
     except KeyboardInterrupt:
         print("\nhltm: interrupted; what was finished is stored", file=sys.stderr)
         return 130
     return status
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM, with which machines and their queues end a process, do what Ctrl-C does."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # no other may set it
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _refuse(message: str) -> int:

@@ -67,9 +67,15 @@ class TerminalReporter(Reporter):
         return CellBar(self.bar, task, name, int(settings.get("members", 1)))
 
     def cell_done(self, settings: Mapping[str, Any], table: pd.DataFrame, seconds: float) -> None:
+        self._end(settings, f"{self.experiment.headline(table)}  ({seconds:.0f} s)")
+
+    def cell_failed(self, settings: Mapping[str, Any], reason: str) -> None:
+        self._end(settings, f"failed: {reason}")
+
+    def _end(self, settings: Mapping[str, Any], text: str) -> None:
+        """Print a line for a cell in place of its bar."""
         self.done += 1
         self.bar.remove_task(self.tasks.pop(str(settings)))
         what = ", ".join(f"{key.replace('_', '-')} {settings[key]}" for key in self.shown)
-        text = ": ".join(filter(None, [what, self.experiment.headline(table)]))
-        line = f"{self.done}/{self.count}  {text}  ({seconds:.0f} s)"
+        line = f"{self.done}/{self.count}  {': '.join(filter(None, [what, text]))}"
         self.console.print(line, markup=False)

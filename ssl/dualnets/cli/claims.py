@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dualnets.cli._clusters import check_workers, cluster_flag
 from dualnets.cli._flags import Flag, parse
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from rich.console import Console
 
     from dualnets.lab.claims import ClaimResult, SideBySide
@@ -35,6 +38,7 @@ OPTIONS = [
          "into the folder of its name, e.g. claims/ beside claims.md; other scales and repetitions with "
          "another seed become columns. - prints the table.", metavar="PAGE"),
     Flag("workers", "Processes that compute cells in parallel; 0 for one per core.", kind=int, default=0),
+    cluster_flag("compute cells"),
 ]  # fmt: skip
 
 
@@ -63,7 +67,10 @@ def main(arguments: list[str]) -> int:
     # 2. Run what is missing, and read what is stored.
     console = terminal()
     if scale is not None:
-        _run_missing(console, scale, out, given["workers"] or None, seeds)
+        from dualnets.lab.clusters import executor_of
+
+        with executor_of(given["cluster"]) as executor:
+            _run_missing(console, scale, out, given["workers"] or None, seeds, executor)
     scales = claims.SCALES if scale is None else (scale,)
     every = [experiments.load(name) for name in experiments.names()]
     found = {each: claims.stored(every, out, each, seeds) for each in scales}
@@ -105,20 +112,21 @@ def _parse(arguments: list[str]) -> dict[str, Any]:
     given = parse(OPTIONS, arguments, "hltm claims", DESCRIPTION)
     if given["scale"] not in (None, *SCALES):
         raise ValueError(f"unknown scale {given['scale']!r}, expected one of {', '.join(SCALES)}")
-    if given["workers"] < 0:
-        raise ValueError(f"workers must be at least 0, got {given['workers']}")
+    check_workers(given["workers"], given["cluster"])
     return given | {"seed": sorted(set(given["seed"]))}  # so that 1 0 is the run that 0 1 is
 
 
 def _run_missing(
-    console: Console, scale: str, out: str, workers: int | None, seeds: Sequence[int]
-) -> None:
+    console: Console, scale: str, out: str, workers: int | None, seeds: Sequence[int],
+    executor: Executor | None,
+) -> None:  # fmt: skip
     """Run every experiment that has no stored run of the scale; name those that cannot be run."""
     from dualnets import experiments
     from dualnets.cli._reporter import TerminalReporter
     from dualnets.cli._terminal import print_plain
     from dualnets.lab import runner
     from dualnets.lab.claims import can_run
+    from dualnets.lab.workers import ExecutorGoneError
 
     changes: dict[str, Any] = {"seed": seeds} if seeds else {}
     failed = []
@@ -132,9 +140,10 @@ def _run_missing(
         try:
             with TerminalReporter(console, experiment) as reporter:
                 run = runner.run(
-                    experiment, scale=scale, out=out, workers=workers, reporter=reporter, **changes
-                )
-        except BrokenPipeError:
+                    experiment, scale=scale, out=out, workers=workers, reporter=reporter,
+                    executor=executor, **changes,
+                )  # fmt: skip
+        except (BrokenPipeError, ExecutorGoneError):
             raise
         except (ValueError, OSError, MemoryError, RuntimeError) as error:
             failed.append(name)

@@ -12,6 +12,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from dualnets import experiments
+from dualnets.cli._clusters import check_workers, cluster_flag
 from dualnets.cli._flags import HELP, Flag, asks_for_help, grouped, parse
 from dualnets.lab.experiment import Experiment
 from dualnets.lab.fields import applies_to, conditions, kind_of
@@ -58,10 +59,10 @@ def main(arguments: list[str]) -> int:
     from dualnets.cli._reporter import TerminalReporter
     from dualnets.cli._terminal import terminal
     from dualnets.lab import runner
-    from dualnets.lab.workers import WorkerDiedError
+    from dualnets.lab.clusters import executor_of
 
     console = terminal()
-    track, dry = options.pop("track"), options.pop("dry_run")
+    track, dry, cluster = (options.pop(name) for name in ("track", "dry_run", "cluster"))
     if dry:
         _show_plan(console, experiment, options, changes)
         return 0
@@ -71,16 +72,17 @@ def main(arguments: list[str]) -> int:
 
         reporters.append(TensorBoardReporter(options["out"], experiment))
     try:
-        with TerminalReporter(console, experiment) as reporter:
-            run = runner.run(experiment, reporter=[reporter, *reporters], **options, **changes)
+        with (
+            executor_of(cluster) as executor,
+            TerminalReporter(console, experiment) as reporter,
+        ):
+            run = runner.run(
+                experiment, reporter=[reporter, *reporters], executor=executor, **options, **changes
+            )
     except KeyboardInterrupt:
         print("\nhltm: interrupted; finished cells are stored, and the same command continues from "
               "there", file=sys.stderr)  # fmt: skip
         return 130
-    except WorkerDiedError as error:
-        print(f"hltm: {error} Finished cells are stored, and the same command continues from there",
-              file=sys.stderr)  # fmt: skip
-        return 1
     _show(console, experiment, run)
     return 0
 
@@ -105,8 +107,7 @@ def _parse(experiment: Experiment, arguments: list[str]) -> tuple[dict[str, Any]
     description = "\n\n".join([*paragraphs, SETTINGS])
     given = parse([*of_the_run, *settings], arguments, command, description)
     options = {option.name: given.pop(option.name) for option in of_the_run}
-    if options["workers"] < 0:
-        raise ValueError(f"workers must be at least 0, got {options['workers']}")
+    check_workers(options["workers"], options["cluster"])
     options["workers"] = options["workers"] or None
     return options, {name: values for name, values in given.items() if values is not None}
 
@@ -131,6 +132,7 @@ def _options(experiment: Experiment) -> list[Flag]:
              choices=("tensorboard",)),
         Flag("workers", "Processes that compute cells in parallel; 0 for one per core or card.", kind=int,
              default=0),
+        cluster_flag("compute cells"),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Write rows of a tree's data set to files, or check such files."""
+"""Write rows of a tree's data set to files; join or check such files."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from dualnets.cli import _families, _tree_files
+from dualnets.cli._clusters import check_workers, cluster_flag
 from dualnets.cli._flags import Flag, grouped, parse
 from dualnets.cli._terminal import print_plain, progress_bar, terminal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Executor
+    from contextlib import AbstractContextManager
+
     from rich.console import Console
     from rich.progress import Progress
 
@@ -25,18 +30,24 @@ is the seed of the tree, --draw-seed that of the rows.
 
 A call that was interrupted continues where it stopped when it is repeated.
 
-`hltm sample --verify OUT` checks files that are written."""
+`hltm sample --join PART PART --out OUT` makes one folder of several, and `hltm sample --verify OUT`
+checks files that are written."""
 FORMATS = ("npz", "parquet", "safetensors", "huggingface", "csv")
 TAKEN = ("nodes",)  # --nodes names latents to keep; how many nodes a tree has is --tree-nodes
 VERIFY = """Check a folder's checksums, and draw random rows again from their addresses.
 
 The exit status is 0 if the files are what they claim to be, 1 if not."""
+JOIN = """Join folders of consecutive rows, e.g. made on several machines with --start, into a new one.
+
+It has the content of one call for all rows, to the last byte."""
 
 
 def main(arguments: list[str]) -> int:
-    """Write the files of a data set, or verify them."""
+    """Write the files of a data set, join folders of them, or verify one."""
     if "--verify" in arguments:
         return _verify(arguments)
+    if "--join" in arguments:
+        return _join(arguments)
     options, make = _parse(arguments)
     if not options["out"]:
         raise ValueError("name the folder to write to, e.g. hltm sample -n 1_000_000 out/")
@@ -48,15 +59,21 @@ def main(arguments: list[str]) -> int:
         raise ValueError(
             f"--augment {options['augment']} has no effect without --views, e.g. --views 2"
         )
+    check_workers(options["workers"], options["cluster"], fewest=1)
     tree, console = _tree(make, options), terminal()
+    return _written(console, options["out"], lambda: _export(console, tree, options))
+
+
+def _written(console: Console, out: str, write: Callable[[], DataFolder]) -> int:
+    """Write a folder and show it; the exit status."""
     started = time.perf_counter()
     try:
-        data = _export(console, tree, options)
+        data = write()
     except KeyboardInterrupt:
         print("\nhltm: interrupted; finished files are kept, and the same command continues from "
               "there", file=sys.stderr)  # fmt: skip
         return 130
-    _show(console, data, options["out"], time.perf_counter() - started)
+    _show(console, data, out, time.perf_counter() - started)
     return 0
 
 
@@ -93,6 +110,9 @@ def _parse(arguments: list[str]) -> tuple[dict[str, Any], Any]:
                  metavar="{arrays,nodes}", note="(default: arrays; nodes in CSV)"),
             Flag("rows_per_shard", "Rows of one file.", kind=int,
                  note="(default: 2^20, fewer above 256 MiB)"),
+            Flag("workers", "Processes that write files in parallel.", kind=int, default=1),
+            cluster_flag("write files"),
+            Flag("join", "Join folders instead; see hltm sample --join --help.", switch=True),
             Flag("verify", "Check OUT instead; see hltm sample --verify --help.", switch=True),
         ),
     ]  # fmt: skip
@@ -124,17 +144,26 @@ def _export(console: Console, tree: LatentTree, options: dict[str, Any]) -> Data
     nodes = (
         options["nodes"] if options["nodes"] in ("all", "leaves") else options["nodes"].split(",")
     )
-    with progress_bar(console, "rows") as bar:
+    with _executor(options) as executor, progress_bar(console, "rows") as bar:
         try:
             return hltm.export(
                 tree, options["out"], options["n"], seed=options["draw_seed"],
                 start=options["start"], views=options["views"], augment=augment, nodes=nodes,
                 format=options["format"], columns=options["columns"],
                 rows_per_shard=options["rows_per_shard"],
-                progress=functools.partial(show_rows, bar),
+                progress=functools.partial(show_rows, bar), executor=executor,
             )  # fmt: skip
         except KeyError as error:  # a node that the tree does not have
             raise ValueError(error.args[0]) from error
+
+
+def _executor(options: dict[str, Any]) -> AbstractContextManager[Executor | None]:
+    """Processes or a cluster that write the files; None for this process alone."""
+    from dualnets.lab.clusters import executor_of
+    from dualnets.lab.workers import LocalProcesses
+
+    count = options["workers"]
+    return LocalProcesses(count) if count > 1 else executor_of(options["cluster"])
 
 
 def show_rows(bar: Progress, done: int, total: int) -> None:
@@ -159,6 +188,27 @@ def _show(console: Console, data: DataFolder, out: str, seconds: float) -> None:
     console.print(f"states of a row: {held}", style="dim")
     print_plain(console, f"\n  {out}")
     console.print("\nhltm.load reads it in Python; hltm sample --verify checks it.", style="dim")
+
+
+def _join(arguments: list[str]) -> int:
+    """Join folders into a new one."""
+    import hltm
+
+    options = grouped(
+        "files",
+        Flag("join", "The folders to join, in any order.", several=True, metavar="PART"),
+        Flag("out", "The new folder.", required=True, metavar="OUT"),
+    )
+    given = parse(options, arguments, "hltm sample", JOIN)
+    console = terminal()
+
+    def write() -> DataFolder:
+        with progress_bar(console, "rows") as bar:
+            return hltm.join(
+                given["join"], given["out"], progress=functools.partial(show_rows, bar)
+            )
+
+    return _written(console, given["out"], write)
 
 
 def _verify(arguments: list[str]) -> int:

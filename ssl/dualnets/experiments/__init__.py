@@ -11,6 +11,7 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,12 +76,13 @@ def run(
     workers: int | None = 1,
     reporter: Reporter | Sequence[Reporter] | None = None,
     only: str | Sequence[str] = (),
+    executor: Executor | None = None,
     **changes: object,
 ) -> runner.Run:
     """Run an experiment by its name; the arguments are those of `dualnets.lab.runner.run`."""
     return runner.run(
         load(name), scale=scale, device=device, out=out, fresh=fresh, workers=workers,
-        reporter=reporter, only=only, **changes,
+        reporter=reporter, executor=executor, only=only, **changes,
     )  # fmt: skip
 
 

@@ -1,105 +1,22 @@
-"""Cells are computed, one after the other or in parallel, and each is stored as soon as it is done."""
+"""A cell is computed and stored, and what a run reports of its cells."""
 
 from __future__ import annotations
 
 import contextlib
 import re
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from dualnets.lab import workers
 from dualnets.lab.experiment import Experiment, ProgressListener
 from dualnets.lab.fields import with_columns
-from dualnets.lab.reporter import Reporter
 from dualnets.lab.store import Store, now, versions
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
-
-
-def compute_all(
-    experiment: Experiment, out: str, missing: Sequence[tuple[str, Any]], cards: Sequence[str],
-    count: int, reporter: Reporter,
-) -> None:  # fmt: skip
-    """Compute and store cells.
-
-    Args:
-        experiment: whose cells.
-        out: the folder of all results.
-        missing: names of cells and their settings.
-        cards: the devices that share the cells.
-        count: of processes; one is this process.
-        reporter: receives the progress.
-    """
-    if count > 1:
-        _compute_in_parallel(experiment, out, missing, cards, count, reporter)
-        return
-    store = Store(out, experiment.name)
-    for cell, settings in missing:
-        listener = reporter.cell_started(asdict(settings), getattr(settings, "steps", 0))
-        compute(experiment, out, cell, settings, cards[0], listener)
-        _report_done(store, cell, settings, reporter)
-
-
-def _compute_in_parallel(
-    experiment: Experiment, out: str, missing: Sequence[tuple[str, Any]], cards: Sequence[str],
-    count: int, reporter: Reporter,
-) -> None:  # fmt: skip
-    """Compute cells in several processes and pass their progress on to the reporter."""
-    store = Store(out, experiment.name)
-    listeners: dict[int, ProgressListener] = {}
-    begun = threading.Event()  # a first cell is done
-    over = threading.Event()  # nothing is left to do
-
-    def on_event(at: int, kind: str, details: tuple[Any, ...]) -> None:
-        cell, settings = missing[at]
-        if kind == "started":
-            steps = getattr(settings, "steps", 0)
-            listeners[at] = reporter.cell_started(asdict(settings), steps)
-        elif kind == "done":
-            begun.set()
-            _report_done(store, cell, settings, reporter)
-        else:
-            getattr(listeners[at], kind)(*details)
-
-    if cards == ["cpu"]:
-        # while the other processes start, and then train; what two need, one of them compiles
-        given = [settings for _, settings in missing]
-        wanted = given, count, begun, over
-        threading.Thread(target=_compile_kernels, args=wanted, daemon=True).start()
-    tasks = [(experiment, out, cell, settings) for cell, settings in missing]
-    try:
-        workers.run(compute, tasks, count, on_event, cards)
-    finally:
-        over.set()
-        begun.set()
-
-
-def _compile_kernels(
-    given: Sequence[Any], count: int, begun: threading.Event, over: threading.Event
-) -> None:
-    """Compile what cells will run, where their settings know it; for the first `count` of them at once.
-
-    What is wrong with settings, the process that computes the cell says.
-    """
-    for at, settings in enumerate(given):
-        if at >= count:
-            begun.wait()
-        if over.is_set():
-            return
-        if hasattr(settings, "compile_kernels"):
-            with contextlib.suppress(Exception):
-                settings.compile_kernels()
-
-
-def _report_done(store: Store, cell: str, settings: Any, reporter: Reporter) -> None:
-    table, manifest = read_cell(store, cell, settings)
-    reporter.cell_done(asdict(settings), table, manifest["seconds"])
 
 
 def read_cell(store: Store, cell: str, settings: Any) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -114,9 +31,11 @@ def compute(
     """Compute one cell and store it; all arguments can be pickled, to be sent to another process."""
     import torch
 
+    from hltm._devices import check_device
+
     start, cpu_start = time.perf_counter(), time.process_time()
     chosen = asdict(settings)
-    where = torch.device(device)
+    where = check_device(device)
     several = where.type in ("cuda", "xpu") and where.index is not None
     current = getattr(torch, where.type).device(where) if several else contextlib.nullcontext()
     # some kernels run on the current card, whatever they are given
@@ -130,7 +49,7 @@ def compute(
         "cell": cell,
         "result_version": experiment.result_version,
         "settings": chosen,
-        "device": device,
+        "device": str(where),
         "date": now(),
         "seconds": round(time.perf_counter() - start, 3),
         "cpu_seconds": round(time.process_time() - cpu_start, 3),

@@ -87,6 +87,9 @@ class Reporter:
             seconds: that it took.
         """
 
+    def cell_failed(self, settings: Mapping[str, Any], reason: str) -> None:
+        """Receive that a cell could not be computed, and why; the others go on, and the run then fails."""
+
     def run_done(self, run: Run) -> None:
         """Receive the finished run, with its table, verdicts and folder."""
 
@@ -112,6 +115,10 @@ class Reporters(Reporter):
     def cell_done(self, settings: Mapping[str, Any], table: pd.DataFrame, seconds: float) -> None:
         for each in self.reporters:
             each.cell_done(settings, table, seconds)
+
+    def cell_failed(self, settings: Mapping[str, Any], reason: str) -> None:
+        for each in self.reporters:
+            each.cell_failed(settings, reason)
 
     def run_done(self, run: Run) -> None:
         for each in self.reporters:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 from dualnets._files import replace_folder, write_json
 from dualnets.lab import grids
 from dualnets.lab import workers as worker_processes
-from dualnets.lab.computing import compute_all, name_memory_errors, read_cell
+from dualnets.lab.computing import name_memory_errors, read_cell
 from dualnets.lab.experiment import Experiment
 from dualnets.lab.fields import with_columns
 from dualnets.lab.grids import cell_name, cells, name_of_cells, run_name, value_lists
 from dualnets.lab.reporter import Reporter, as_reporter
+from dualnets.lab.scheduling import compute_all
 from dualnets.lab.store import MANIFEST, NETWORKS, RESULTS, VERDICT, Store, now, versions
+from hltm._executors import check_executor
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,6 +64,7 @@ def run(
     workers: int | None = 1,
     reporter: Reporter | Sequence[Reporter] | None = None,
     only: str | Sequence[str] = (),
+    executor: Executor | None = None,
     **changes: Any,
 ) -> Run:
     """Run an experiment and leave its table, figure, page and verdicts in `<out>/<name>/<run>/`.
@@ -82,6 +86,9 @@ def run(
         reporter: receives the progress; several do as a list.
         only: names of variants, of an experiment that has them: the others are not run, and every
             verdict is open.
+        executor: computes the cells in place of `workers`: any `concurrent.futures.Executor`, e.g. Dask's
+            `Client(…).get_executor()`. Its processes must have this version of hltm and see the folder
+            `out`; `device` is looked up where a cell is computed. It is not shut down.
         **changes: settings, each one value or a list of values. A rule belongs to the settings of its
             scales: with any of one's own but other seeds, which are more trees, every verdict is open.
 
@@ -89,7 +96,13 @@ def run(
         ValueError: before any work: an unknown scale, variant, setting or device, a setting out of
             range, or one without effect.
         OSError: before any work: a folder that cannot be written to.
-        MemoryError: a cell needs more memory than there is.
+        TypeError: before any work: no executor.
+        ValueError, OSError, MemoryError: a cell raised it; the text names the cell by its settings. All
+            other cells are computed and stored, as they are with the next two.
+        WorkerError: a cell raised something else; or an executor cannot compute cells, as with another
+            version of hltm.
+        WorkerDiedError: the process of a cell was killed, twice.
+        ExecutorGoneError: the executor was shut down, or the connection to its cluster is lost.
     """
     # 1. Check everything that can be checked before work begins.
     reporter, listed = as_reporter(reporter), value_lists(changes)
@@ -100,18 +113,23 @@ def run(
     missing = [
         (cell, settings) for cell, settings in named.items() if fresh or not store.has_cell(cell)
     ]
-    several = worker_processes.worker_count(workers, len(missing), ["cpu"], scale) > 1
+    check_executor(executor)
+    several = (
+        executor is None
+        and worker_processes.worker_count(workers, len(missing), ["cpu"], scale) > 1
+    )
     if device in ("auto", "cpu") and several:
         worker_processes.load(["dualnets.lab.loaded", experiment.code])
 
-    from hltm._devices import (
-        check_device,  # loads torch, as the process that was started does meanwhile
-    )
+    # loads torch, as the process that was started does meanwhile
+    from hltm._devices import check_device, device_named
 
-    where = check_device(device)
+    # the processes of an executor may have devices that this machine has not
+    elsewhere = "cuda" if device == "auto" else device
+    where = check_device(device) if executor is None else device_named(elsewhere)
     if where.type != "cuda" and any(getattr(s, "precision", "") == "bfloat16" for s in wanted):
         raise ValueError(f"bfloat16 is for CUDA, this run is on {where.type}")
-    cards = worker_processes.cards_of(where)
+    cards = [device] if executor is not None else worker_processes.cards_of(where)
     worker_processes.worker_count(workers, 1, cards, scale)  # checks `workers`
     store.check_writable()
 
@@ -130,7 +148,7 @@ def run(
     # 3. Compute what is missing, one cell after the other or in parallel.
     reporter.plan([asdict(s) for s in wanted], len(wanted) - len(missing))
     count = worker_processes.worker_count(workers, len(missing), cards, scale)
-    compute_all(experiment, str(out), missing, cards, count, reporter)
+    compute_all(experiment, str(out), missing, cards, count, reporter, executor)
 
     # 4. Join the cells and write the files of the run.
     own = grids.own_settings(experiment, scale, listed, run_id, kept)

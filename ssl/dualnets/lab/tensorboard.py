@@ -61,6 +61,9 @@ class TensorBoardReporter(Reporter):
     def cell_done(self, settings: Mapping[str, Any], table: pd.DataFrame, seconds: float) -> None:
         _write_table(self.writers.pop(str(settings)), table)
 
+    def cell_failed(self, settings: Mapping[str, Any], reason: str) -> None:
+        self.writers.pop(str(settings)).close()
+
     def run_done(self, run: Run) -> None:
         known = [f.name for f in fields(self.experiment.Settings) if f.name in run.table]
         cells = run.table.drop_duplicates("cell").set_index("cell")[known].to_dict("index")

@@ -1,7 +1,7 @@
-"""Cells computed in parallel: a few processes that report to this one.
+"""Processes of this machine that compute, as an executor whose tasks report while they work.
 
 On a CPU every process has one thread. With several cards every process has a card of its own, and
-takes the next cell when its card is free; what a cell gives does not depend on the card.
+takes the next task when its card is free; what a cell gives does not depend on the card.
 
 On Linux processes that compute on a CPU are copies of one that has loaded the libraries (`load`), which
 each of them would load for two to three seconds.
@@ -9,31 +9,43 @@ each of them would load for two to three seconds.
 
 from __future__ import annotations
 
+import itertools
 import os
-import queue
 import signal
 import sys
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import (
+    BrokenExecutor,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+)
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
-
-from dualnets.lab.experiment import ProgressListener
 
 if TYPE_CHECKING:
     import torch
 
 MAX_WORKERS = 16  # by default; every process loads libraries of some hundred megabytes
-CHECK_INTERVAL = 0.2  # seconds between two checks that all processes are alive
 # environment and folder of the process that has loaded the libraries
 _started_with: dict[str, str] = {}
+# of a process that computes: its card, and where it sends reports; None in any other process
+_card: str | None = None
+_reports: Any = None
 
 
 class WorkerError(RuntimeError):
-    """A cell failed in another process; the text holds its traceback."""
+    """A cell failed, or could not be computed where it was sent to."""
 
 
 class WorkerDiedError(WorkerError):
     """A process ended in the middle of a cell: it was killed, perhaps for its memory."""
+
+
+class ExecutorGoneError(WorkerError):
+    """An executor takes no more cells: it was shut down, or the connection to its cluster is lost."""
 
 
 def cards_of(device: torch.device) -> list[str]:
@@ -98,111 +110,120 @@ def _surroundings() -> dict[str, str]:
     return {**os.environ, "": os.getcwd()}  # no variable has an empty name
 
 
-def run(
-    work: Callable[..., None],
-    cells: Sequence[tuple[Any, ...]],
-    workers: int,
-    on_event: Callable[[int, str, tuple[Any, ...]], None],
-    cards: Sequence[str] = ("cpu",),
-) -> None:
-    """Call `work(*cell, device, progress)` for every cell, in other processes.
+class LocalProcesses(Executor):
+    """An executor of a few processes of this machine, which end when this one does, however it ends.
+
+    Each process is a pool of its own, so that one that is killed takes nobody else's task with it; the next
+    task has a new process. When the `with` block ends by an exception, as Ctrl-C, all processes end at once.
 
     Args:
-        work: a function that another process can import.
-        cells: its arguments, which must be picklable.
         workers: how many processes.
-        on_event: called in this process with a cell's number, what happened (`started`, `updated`,
-            `probed`, `done`) and its details, as it happens.
-        cards: the devices; each process has one of them, in turns, for all of its cells.
+        cards: the devices; each process has one of them (`own_card`), in turns, for all of its tasks.
+        on_report: called, in threads of this process, with what a task reports (`report`), in order,
+            and before the task is done.
 
     Raises:
-        ValueError: a cell raised a ValueError, OSError or MemoryError, which a user can mend.
-        WorkerError: a cell raised something else. The other processes are ended.
-        WorkerDiedError: a process died. The others are ended.
+        BrokenExecutor: in the future of a task whose process died.
+
+    Example:
+        >>> with LocalProcesses(2) as processes:
+        ...     list(processes.map(len, ["a", "bb", "ccc"]))
+        [1, 2, 3]
     """
-    import multiprocessing
 
-    # not fork: a forked process inherits torch's threads in an undefined state, and this one may have some
-    loaded = cards[0] == "cpu" and _started_with == _surroundings()
-    context: Any = multiprocessing.get_context("forkserver" if loaded else "spawn")
-    tasks: Any = context.Queue()
-    events: Any = context.Queue()
-    for at, cell in enumerate(cells):
-        tasks.put((at, cell))
-    for _ in range(workers):
-        tasks.put(None)
-    # on a GPU the threads of a process draw data
-    threads = 1 if cards[0] == "cpu" else max((os.cpu_count() or 1) // workers, 1)
-    processes = [
-        context.Process(
-            target=_serve, args=(work, tasks, events, cards[i % len(cards)], threads), daemon=True
-        )
-        for i in range(workers)
-    ]
-    for process in processes:
-        process.start()
+    def __init__(
+        self,
+        workers: int,
+        cards: Sequence[str] = ("cpu",),
+        on_report: Callable[[Any], None] = lambda report: None,
+    ) -> None:
+        import multiprocessing
+
+        # not fork: a forked process inherits torch's threads, of which this one may have some, in an
+        # undefined state
+        loaded = cards[0] == "cpu" and _started_with == _surroundings()
+        self._context: Any = multiprocessing.get_context("forkserver" if loaded else "spawn")
+        # on a GPU the threads of a process draw data
+        self._threads = 1 if cards[0] == "cpu" else max((os.cpu_count() or 1) // workers, 1)
+        self._cards, self._on_report = itertools.cycle(cards), on_report
+        # a process ends when it reads the end of this pipe, which also comes when this process is killed
+        self._watched, self._alive = self._context.Pipe(duplex=False)
+        self._pools: list[ProcessPoolExecutor] = []
+        self._own = threading.local()  # of a thread: its card, its pool of one process, their pipe
+        self._callers = ThreadPoolExecutor(workers)  # each waits for a process
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Call a function, which a process can import, in the next process that is free."""
+        return self._callers.submit(self._call, fn, args, kwargs)
+
+    def _call(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """In a thread: call a function in the thread's own process, and pass on what it reports."""
+        own = self._own
+        try:
+            if getattr(own, "pool", None) is None:
+                own.card = getattr(own, "card", None) or next(self._cards)
+                own.reports, sender = self._context.Pipe(duplex=False)
+                given = own.card, self._threads, self._watched, sender
+                own.pool = ProcessPoolExecutor(1, self._context, _begin, given)
+                self._pools.append(own.pool)
+                done = own.pool.submit(_reporting, fn, args, kwargs)
+                sender.close()  # now the process alone has it, and its death ends the pipe
+            else:
+                done = own.pool.submit(_reporting, fn, args, kwargs)
+            with suppress(EOFError, OSError):
+                while (report := own.reports.recv()) is not None:
+                    self._on_report(report)
+            return done.result()
+        except BrokenExecutor:
+            own.pool = None
+            raise
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Let the processes end when their tasks are done, and wait for that."""
+        self._callers.shutdown(wait, cancel_futures=cancel_futures)
+        for pool in self._pools:
+            pool.shutdown(wait)
+
+    def __exit__(self, kind: Any, error: Any, where: Any) -> None:
+        if kind is not None:
+            self._callers.shutdown(wait=False, cancel_futures=True)
+            self._alive.close()  # which ends the processes
+        self.shutdown()
+        self._alive.close()
+        self._watched.close()
+
+
+def own_card() -> str | None:
+    """The device of this process, if it is one of `LocalProcesses`."""
+    return _card
+
+
+def report(content: Any) -> None:
+    """Send something, which can be pickled, to the process that waits for this task, if it listens."""
+    if _reports is not None:
+        _reports.send(content)
+
+
+def _reporting(fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """In a process: call a function, then report that no more reports follow."""
     try:
-        left = len(cells)
-        while left:
-            try:
-                at, kind, details = events.get(timeout=CHECK_INTERVAL)
-            except queue.Empty:
-                _check_alive(processes)
-                continue
-            if kind == "refused":
-                raise ValueError(details[0])
-            if kind == "failed":
-                raise WorkerError(details[0])
-            on_event(at, kind, details)
-            left -= kind == "done"
+        return fn(*args, **kwargs)
     finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.join()
+        report(None)
 
 
-def _check_alive(processes: Sequence[Any]) -> None:
-    for process in processes:
-        if process.exitcode not in (None, 0):
-            raise WorkerDiedError(
-                f"a process died (exit status {process.exitcode}); was there enough memory?"
-            )
-
-
-class _Sender(ProgressListener):
-    """Sends a cell's progress to the process that waits for it."""
-
-    def __init__(self, events: Any, at: int) -> None:
-        self.events, self.at = events, at
-
-    def updated(self, steps: int) -> None:
-        self.events.put((self.at, "updated", (steps,)))
-
-    def probed(self, step: int, found: Mapping[int, float] | Mapping[str, float]) -> None:
-        self.events.put((self.at, "probed", (step, dict(found))))
-
-
-def _serve(work: Callable[..., None], tasks: Any, events: Any, device: str, threads: int) -> None:
-    """One process: it takes cells from the queue until there are none."""
+def _begin(card: str, threads: int, watched: Any, reports: Any) -> None:
+    """Prepare a process that computes."""
+    global _card, _reports
     import torch
 
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches all; the waiting process ends this one
+    def end_with_the_other() -> None:
+        with suppress(EOFError, OSError):
+            watched.recv()
+        os._exit(1)
+
+    threading.Thread(target=end_with_the_other, daemon=True).start()
+    # Ctrl-C reaches all processes; the one that waits ends this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
-    while True:
-        task = tasks.get()
-        if task is None:
-            return
-        at, cell = task
-        events.put((at, "started", ()))
-        try:
-            work(*cell, device, _Sender(events, at))
-        except (ValueError, OSError, MemoryError) as error:
-            events.put((at, "refused", (str(error),)))
-            return
-        except BaseException:
-            events.put((at, "failed", (traceback.format_exc(),)))
-            return
-        events.put((at, "done", ()))
+    _card, _reports = card, reports

@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -192,16 +193,40 @@ def test_an_unwritable_folder_is_one_line(capsys, tmp_path):
 
 
 def test_a_killed_process_is_one_line_that_says_how_to_continue(monkeypatch, capsys, tmp_path):
-    from dualnets.lab import workers
+    from dualnets.lab import runner, workers
 
     def killed(*_):
-        raise workers.WorkerDiedError("a process died (exit status -9); was there enough memory?")
+        raise workers.WorkerDiedError("its process died; was there enough memory?")
 
-    monkeypatch.setattr(workers, "run", killed)
+    monkeypatch.setattr(runner, "compute_all", killed)
     assert main(["run", "emergence", "--workers", "2", "--out", str(tmp_path)]) == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "enough memory? Finished cells are stored" in said
+
+
+def test_sigterm_is_as_an_interruption(monkeypatch, tmp_path, capsys):
+    def terminated(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(code_of("emergence"), "run_cell", terminated)
+    assert main(["run", "emergence", "--scale", "smoke", "--out", str(tmp_path)]) == 130
+    assert "the same command continues from there" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_cell_that_raises_is_one_line_that_names_it(monkeypatch, capsys, tmp_path):
+    def mistaken(settings, *_):
+        raise KeyError(f"units {settings.units}")
+
+    monkeypatch.setattr(code_of("emergence"), "run_cell", mistaken)
+    assert main(["run", "emergence", "--scale", "smoke", "--out", str(tmp_path), *FLAGS]) == 1
+    said = capsys.readouterr()
+    assert said.out.count("failed: KeyError: 'units") == 4
+    assert said.err.count("\n") == 1
+    assert re.match(r"hltm: cell [0-9a-f]{12} \(network tree, units 2, augment keep-root\): KeyError: "
+                    r"'units 2' \(4 of 4 cells failed\)\. Finished cells are stored", said.err)  # fmt: skip
 
 
 @pytest.mark.parametrize("where", ["cell", "check"])

@@ -1,44 +1,59 @@
-"""Cells in parallel: the same results as one after the other, failures reported, no process left."""
+"""Processes of this machine: reports in order, one that dies takes no other's task, and none is left."""
 
 import json
 import os
 import threading
+from concurrent.futures import BrokenExecutor
 
 import pandas as pd
 import pytest
 import torch
-from cells_elsewhere import die, fail, meet, report
+from cells_elsewhere import die, fail, meet, report, write_number
 from tiny_runs import blank_figures, tiny_run
 
 from dualnets.lab import workers
-from dualnets.lab.computing import _compile_kernels
+from dualnets.lab.scheduling import _compile_kernels
+from dualnets.lab.workers import LocalProcesses
+
+pytestmark = pytest.mark.usefixtures("quick_processes")
 
 
-def test_every_cell_is_done_and_reported():
-    events = []
-    cells = [("a",), ("bb",), ("ccc",)]
-    workers.run(report, cells, 2, lambda at, kind, details: events.append((at, kind, details)))
-    for at, (name,) in enumerate(cells):
-        own = [(kind, details) for where, kind, details in events if where == at]
-        assert own == [
-            ("started", ()),
-            ("updated", (len(name),)),
-            ("probed", (3, {1: 0.5})),
-            ("done", ()),
-        ]
+def test_reports_come_in_order_before_a_task_is_done():
+    names, reports = ["a", "bb", "ccc", "dddd"], []
+    with LocalProcesses(2, on_report=reports.append) as processes:
+        for done in [processes.submit(report, name) for name in names]:
+            name = done.result()
+            assert [n for own, n in list(reports) if own == name] == [len(name), -len(name)]
+    assert len(reports) == 2 * len(names)
 
 
-@pytest.mark.parametrize(
-    ("work", "name", "error", "words"),
-    [
-        (fail, "refused", ValueError, "^no such luck$"),
-        (fail, "failed", workers.WorkerError, "KeyError: 'no such luck'"),
-        (die, "", workers.WorkerDiedError, "exit status -9"),
-    ],
-)
-def test_a_cell_that_fails_ends_the_run_and_says_why(work, name, error, words):
-    with pytest.raises(error, match=words):
-        workers.run(work, [(name,)], 1, lambda *_: None)
+def test_a_process_that_dies_takes_no_other_task_with_it():
+    with LocalProcesses(1) as processes:
+        tasks = [processes.submit(die, None) for _ in range(2)] + [processes.submit(len, "abc")]
+        for task in tasks[:2]:
+            with pytest.raises(BrokenExecutor):
+                task.result()
+        assert tasks[2].result() == 3
+        with pytest.raises(KeyError, match="no such luck"):
+            processes.submit(fail, None).result()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        processes.submit(len, "abc")
+
+
+def test_a_block_that_ends_by_an_error_ends_its_processes_at_once(tmp_path):
+    tasks = []
+
+    def interrupted():
+        with LocalProcesses(2) as processes:
+            tasks.extend(processes.submit(write_number, tmp_path) for _ in range(3))
+            while len(list(tmp_path.iterdir())) < 2:
+                assert not any(task.done() for task in tasks)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert all(task.done() for task in tasks)
+    assert not any(os.path.exists(f"/proc/{file.stem}") for file in tmp_path.iterdir())
 
 
 def test_a_run_has_the_same_results_whatever_the_workers_and_cards(stored, tmp_path, monkeypatch):
@@ -79,14 +94,11 @@ def test_cuda_without_a_number_is_all_cards(monkeypatch):
     assert workers.cards_of(torch.device("mps")) == ["mps"]
 
 
-def test_every_card_takes_cells(tmp_path):
-    cards = []
-    workers.run(
-        meet, [(str(tmp_path),)] * 2, 2,
-        lambda at, kind, details: cards.extend(details if kind == "updated" else ()),
-        ["cuda:0", "cuda:1"],
-    )  # fmt: skip
-    assert sorted(cards) == [0, 1]
+def test_every_card_takes_tasks(tmp_path):
+    cards = ["cuda:0", "cuda:1"]
+    with LocalProcesses(2, cards) as processes:
+        assert sorted(processes.map(meet, [tmp_path] * 2)) == cards
+    assert workers.own_card() is None  # this process has none
 
 
 def test_compiling_ahead_ends_with_the_run_and_leaves_errors_to_the_cells():
