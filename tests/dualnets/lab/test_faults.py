@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("distributed")
+pytest.importorskip("psutil")
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benchmarks"))
 
 import faults
