@@ -130,7 +130,11 @@ def troubles(figure, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "alike"),
-    [(name, False) for name in DRAWN] + [(name, True) for name in ("losses", *OF_THEIR_OWN)],
+    [
+        *((name, False) for name in DRAWN),
+        ("losses", True),
+        *(pytest.param(name, True, marks=pytest.mark.slow) for name in OF_THEIR_OWN),
+    ],
 )
 def test_no_text_lies_on_another_or_outside(name, alike, monkeypatch):
     with figures.house_style():

@@ -37,6 +37,15 @@ CASES = [
     for label in plain.CASES
 ]
 every_case = pytest.mark.parametrize(("name", "label"), CASES)
+# of promises that hardly depend on a method's options: the first case of each method, the others if asked for
+every_method = pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        pytest.param(*case.values, id=case.id, marks=[pytest.mark.slow] * (place > 0))
+        for name in PLAIN
+        for place, case in enumerate(case for case in CASES if case.values[0] == name)
+    ],
+)
 
 
 class Given:
@@ -200,14 +209,14 @@ def test_an_ensemble_equals_its_members_trained_alone(name, label):
     assert before.equal(torch.get_rng_state()), "a global generator was used"
 
 
-@every_case
+@every_method
 def test_parts_of_an_ensemble_equal_the_whole(name, label):
     given = Given(name, label)
     whole, parts = (given.final(steps=5, members_at_once=n) for n in (None, 2))
     assert_same(tensors(whole), tensors(parts), 1e-10)
 
 
-@every_case
+@every_method
 def test_what_was_interrupted_and_resumed_equals_what_never_was(name, label, tmp_path):
     given = Given(name, label)
     plan = {"steps": 7, "snapshots": [0, 3, 7], "optimizer": dualnets.SGD(given.lr, momentum=0.9)}
@@ -232,7 +241,7 @@ def test_what_was_interrupted_and_resumed_equals_what_never_was(name, label, tmp
         same_bits(ours, theirs)
 
 
-@every_case
+@every_method
 def test_a_member_that_diverges_is_frozen_and_the_others_do_not_hear_of_it(name, label):
     given = Given(name, label)
     many = len(given.trees.members)
@@ -254,7 +263,7 @@ def test_a_member_that_diverges_is_frozen_and_the_others_do_not_hear_of_it(name,
             assert tensor[1].isfinite().all(), n
 
 
-@every_case
+@every_method
 def test_float32_stays_finite_and_embeddings_have_their_shape(name, label):
     given = Given(name, label)
     network = given.network(dtype=torch.float32)
@@ -282,7 +291,7 @@ def test_cuda_gives_the_cpus_numbers(name, label):
     assert_same(here, {n: t.cpu() for n, t in there.items()}, 1e-10)
 
 
-@every_case
+@every_method
 def test_what_the_optimiser_changes_is_the_networks_and_the_states_own(name, label):
     """Nothing that is trained is a view of something else: two parameters never share memory."""
     given = Given(name, label)
@@ -313,7 +322,7 @@ def begun(given, device, precision):
     return network, recipe, recipe.init(network)
 
 
-@every_case
+@every_method
 @pytest.mark.parametrize(
     "device",
     [

@@ -78,7 +78,13 @@ def test_most_of_the_methods_cases_are_supported():
 
 
 @pytest.mark.parametrize("label", CASES)
-@pytest.mark.parametrize("optimizer", [SGD(0.02, momentum=0.9, weight_decay=1e-3), EVERYTHING])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        pytest.param(SGD(0.02, momentum=0.9, weight_decay=1e-3), marks=pytest.mark.slow),
+        EVERYTHING,
+    ],
+)
 def test_gives_the_eager_numbers_after_twenty_steps(monkeypatch, label, optimizer):
     method = CASES[label]
     ours = train(method, network(), batch=32, optimizer=optimizer)

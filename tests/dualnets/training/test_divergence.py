@@ -63,8 +63,15 @@ def check(method, make, rates, norm=None):
             assert all(own.equal(kept[what]) for what, own in tensors(last, 1).items())
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "optimizer"),
+    [
+        # every method and every optimiser in turn; all pairs if asked for
+        pytest.param(method, optimizer, marks=[pytest.mark.slow] * ((i + j) % len(OPTIMIZERS) > 1))
+        for i, method in enumerate(METHODS)
+        for j, optimizer in enumerate(OPTIMIZERS)
+    ],
+)
 def test_what_is_kept_is_finite(method, optimizer, monkeypatch):
     monkeypatch.setattr(trajectory, "train_steps", train_steps_eager)
     norm = dualnets.BatchNorm() if method == "simclr" else None

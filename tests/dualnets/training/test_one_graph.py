@@ -57,7 +57,18 @@ def test_an_update_is_one_graph_for_every_step(optimizer):
     assert len(graphs) == 1
 
 
-@pytest.mark.parametrize("name", ["simclr-head", "byol", "moco", "swav", "vicreg", "supervised"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "byol",
+        "moco",
+        "swav",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("simclr-head", "vicreg", "supervised")
+        ),
+    ],
+)
 def test_a_loss_is_one_graph(name, plain):
     network, config, before = setting(METHODS[name])
     batch = next(iter(config.data.batches(config.method.needs, 0, 1)))

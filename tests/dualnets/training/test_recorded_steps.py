@@ -76,7 +76,7 @@ def everything(network, state):
     return named | state.state | {"losses": state.losses} | state.memory
 
 
-@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("members", [pytest.param(1, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize("name", METHODS)
 def test_recorded_steps_have_the_numbers_of_eager_ones(name, members):
     norm = dualnets.BatchNorm() if name in ("simclr", "moco") else None
