@@ -93,7 +93,7 @@ def test_a_run_with_somebody_elses_file_is_refused(out, where):
     with pytest.raises(
         ValueError, match="which no run writes: move it away first; nothing is removed"
     ):
-        removal.of_runs(out, [run_of(out, "losses", 1), run])
+        removal.of_runs(out, [run_of(out, "losses", 1), run_of(out, "losses", 2)])
     assert tree(out) == before
 
 

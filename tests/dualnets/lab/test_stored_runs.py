@@ -1,5 +1,6 @@
 """Runs in a folder are found, checked, and named by what one can type."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -173,8 +174,9 @@ def test_any_unique_beginning_of_a_name_is_understood(stored):
     for run in runs:
         assert len(short[run.folder]) >= 4
         flag = run.experiment
+        path = os.path.relpath(run.folder)
         for text in (short[run.folder], run.name, f"{flag}/{run.name[:5]}", f"{run.folder}",
-                     f"{flag}/{run.name}/", os.path.relpath(run.folder), f"./{os.path.relpath(run.folder)}"):  # fmt: skip
+                     f"{flag}/{run.name}/", path, f"./{path}"):  # fmt: skip
             assert named(text, runs, out) == run
     assert named("supervised", runs, out).experiment == "supervised"
 
@@ -221,8 +223,6 @@ def test_what_differs_from_the_scale_is_as_one_would_type_it(stored):
     [
         ("hltm run losses --scale smoke --seed 0", []),  # the default of the field
         ("hltm run losses --scale smoke --seed 1", ["--seed 1"]),
-        ("hltm run losses --scale default --seed 0:4", []),
-        ("hltm run losses --scale default --seed 0:5", ["--seed 0:5"]),
         ("hltm run losses --scale smoke --gone 1 'a b'", ["--gone 1 'a b'"]),
         ("hltm run losses 'open", []),
         ("", []),
@@ -232,6 +232,15 @@ def test_flags_that_repeat_the_scale_are_left_out(copied, command, expected):
     run = find_runs(copied)[0]
     edit(run.folder / "manifest.json", command=command)
     assert changed_flags(read_run(run.folder), experiments.load("losses")) == expected
+
+
+def test_a_range_that_repeats_the_scale_is_left_out(copied):
+    run = find_runs(copied)[0]
+    losses = dataclasses.replace(experiments.load("losses"), grids={"smoke": [{"seed": range(4)}]})
+    for seeds, expected in (("0:4", []), ("0:5", ["--seed 0:5"])):
+        command = f"hltm run losses --scale smoke --seed {seeds}"
+        edit(run.folder / "manifest.json", command=command)
+        assert changed_flags(read_run(run.folder), losses) == expected
 
 
 @pytest.mark.parametrize(("size", "shown"), [(0, "0 kB"), (1, "1 kB"), (2.5e9, "2.5 GB")])
