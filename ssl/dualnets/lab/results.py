@@ -83,8 +83,8 @@ def _measured(
                 schema = pq.read_schema(file)
                 names = [n for n in schema.names if n not in left_out.union(OF_A_RUN)]
                 texts = [n for n in names if "string" in str(schema.field(n).type)]
-                if "cell" in names and "cell" not in texts:
-                    raise pa.ArrowInvalid("its cells are no names")
+                if not {"cell", "metric"} & {*names} <= {*texts}:
+                    raise pa.ArrowInvalid("its cells or metrics are no names")
                 rows = pq.ParquetFile(file, read_dictionary=texts).read(names).to_pandas()
         except (OSError, pa.ArrowException) as error:
             reason = str(error).partition("\n")[0]
