@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dualnets.cli._run_texts import count
 from dualnets.cli._terminal import print_plain, terminal
+from dualnets.lab.report.tables import counted
 from dualnets.lab.stored_runs import folder_size, shown_size
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def ask(removal: Removal, *, yes: bool) -> int:
     )
     for noun, which, folders in kinds:
         if folders:
-            print_plain(console, f"{count(len(folders), noun)}{which}, {_size(folders)}")
+            print_plain(console, f"{counted(len(folders), noun)}{which}, {_size(folders)}")
         for folder in folders:
             print_plain(console, f"  {folder}  {_size([folder])}", "dim")
     for reason in removal.kept:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dualnets.cli._terminal import print_plain, progress_bar
 from dualnets.lab.experiment import Experiment, ProgressListener
 from dualnets.lab.free_settings import shown_settings
+from dualnets.lab.report.tables import counted
 from dualnets.lab.reporter import Reporter
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class TerminalReporter(Reporter):
         self.count = len(cells)
         self.done = self.started = stored
         self.shown = shown_settings(cells)
-        text = f"{len(cells)} cells"
+        text = counted(len(cells), "cell")
         if "members" in cells[0]:
             members = getattr(self.experiment.Settings, "MEMBERS", "trees")
             text += f" of {cells[0]['members']} {members}"

@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dualnets.cli._run_texts import count, effect, shown_date, verdict_line
+from dualnets.cli._run_texts import effect, shown_date, verdict_line
 from dualnets.cli._terminal import print_plain
 from dualnets.lab.dry_run import shown_seconds
 from dualnets.lab.free_settings import shown_settings
+from dualnets.lab.report.tables import counted
 from dualnets.lab.stored_runs import changed_flags, flag, folder_size, shown_size
 from dualnets.lab.stored_settings import in_effect
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from dualnets.lab.experiment import Experiment
-    from dualnets.lab.stored_runs import StoredRun
+    from dualnets.lab.report.tables import counted
+from dualnets.lab.stored_runs import StoredRun
 
 
 def show(console: Console, run: StoredRun, experiment: Experiment | None) -> None:
@@ -77,7 +79,7 @@ def _show_cells(console: Console, run: StoredRun) -> None:
     where = ", ".join(devices)
     print_plain(
         console,
-        f"{count(len(cells), 'cell')}, {shown_seconds(seconds)} of computation on {where}, "
+        f"{counted(len(cells), 'cell')}, {shown_seconds(seconds)} of computation on {where}, "
         f"{shown_size(run.size)} on disk",
     )
 

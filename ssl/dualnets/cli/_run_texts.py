@@ -28,28 +28,19 @@ def effect(verdict: Mapping[str, Any]) -> str:
         >>> effect({"effect_value": 0.5, "interval": [0.25, 0.75], "n": 8, "of": "trees"})
         '0.50 [0.25, 0.75], n = 8 trees'
     """
-    from dualnets.lab.report.tables import number
+    from dualnets.lab.report.tables import counted, number
 
     value, interval = verdict.get("effect_value"), verdict.get("interval")
     text = "–" if value is None else number(value)
     if interval:
         text += f" [{number(interval[0])}, {number(interval[1])}]"
-    return f"{text}, n = {verdict['n']} {verdict.get('of', 'trees')}"
+    of = str(verdict.get("of", "trees")).removesuffix("s")
+    return f"{text}, n = {counted(verdict['n'], of)}"
 
 
 def shown_date(date: str) -> str:
     """A date of a manifest without seconds, e.g. 2026-11-29 05:30."""
     return date[:16].replace("T", " ")
-
-
-def count(number: int, what: str) -> str:
-    """A number of things.
-
-    Example:
-        >>> count(1, "cell"), count(2, "cell")
-        ('1 cell', '2 cells')
-    """
-    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def experiment_of(run: StoredRun) -> Experiment | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dualnets.cli._flags import Flag, parse
-from dualnets.cli._run_texts import count, experiment_of, shown_date, verdict_line
+from dualnets.cli._run_texts import experiment_of, shown_date, verdict_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +28,7 @@ effects, and a figure of the curves of their common metrics."""
 RM = """Remove runs, and the cells that no other run needs, after a question. Only what runs write is removed,
 but for the event files of TensorBoard."""
 CLEAN = """Remove the cells that no finished run needs, and what killed processes left more than a day ago,
-after a question. An interrupted run would have to compute such cells again."""
+after a question. A run that goes on or was interrupted loses such cells: do not clean while one computes."""
 OUT = Flag("out", "Folder of all results.", default="runs", metavar="FOLDER")
 YES = Flag("yes", "Remove without a question.", switch=True)
 
@@ -90,11 +90,12 @@ def _print_entry(console: Console, run: StoredRun, name: str) -> None:
     from rich.text import Text
 
     from dualnets.cli._terminal import print_plain
+    from dualnets.lab.report.tables import counted
     from dualnets.lab.stored_runs import changed_flags, flag, shown_size
 
     shown = f"{flag(run.experiment):20} {shown_date(run.date)}  {run.scale:8}"
     if run.cells is not None:
-        shown += f"{count(len(run.cells), 'cell'):>9}{shown_size(run.size):>9}"
+        shown += f"{counted(len(run.cells), 'cell'):>9}{shown_size(run.size):>9}"
     head = Text.assemble((name, "bold cyan"), f"  {shown}")
     head.rstrip()
     console.print(head, soft_wrap=True)

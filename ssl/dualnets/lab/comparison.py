@@ -89,7 +89,7 @@ def common_curves(a: StoredRun, b: StoredRun, known: Mapping[str, type[Any]]) ->
     import pandas as pd
 
     cells = [_settings(run, known) for run in (a, b)]
-    tables = [table_of([run]) for run in (a, b)]
+    tables = [table_of([run], strict=True) for run in (a, b)]
     if not all({*CURVE, "cell"} <= {*table} for table in tables):
         return None
     shared = set(tables[0]["metric"].cat.categories) & set(tables[1]["metric"].cat.categories)

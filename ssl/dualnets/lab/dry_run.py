@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from dualnets.lab.experiment import Experiment
 from dualnets.lab.free_settings import shown_settings
 from dualnets.lab.grids import cell_name, cells, value_lists
+from dualnets.lab.report.tables import counted
 from dualnets.lab.store import Store
 from dualnets.lab.stored_runs import StoredCell, shown_size, stored_cells
 from dualnets.lab.workers import cards_of, worker_count
@@ -66,7 +67,7 @@ class Plan:
     def summary(self) -> Iterator[str]:
         """The lines of a terminal."""
         missing = sum(not cell.stored for cell in self.cells)
-        yield f"{len(self.cells)} cells: {len(self.cells) - missing} stored, {missing} to compute"
+        yield f"{counted(len(self.cells), 'cell')}: {len(self.cells) - missing} stored, {missing} to compute"
         if not missing:
             return
         if not self.estimates:
@@ -83,7 +84,7 @@ class Plan:
         else:
             yield "memory: nothing is known, since the stored cells did not measure it"
         yield f"disk: about {shown_size(sum(own.disk for own in self.estimates))}"
-        yield f"(from {self.known} stored cells, in proportion to {', '.join(WORK)})"
+        yield f"(from {counted(self.known, 'stored cell')}, in proportion to {', '.join(WORK)})"
         if max(own.ratio for own in self.estimates) > FAR:
             yield "Cells this much larger than the stored ones may take much less time than that."
 
@@ -151,8 +152,9 @@ def _ratio(new: Mapping[str, Any], old: Mapping[str, Any], names: Sequence[str])
     """How many times as large the product of these settings is."""
     found = 1.0
     for name in names:
-        if old.get(name) and new.get(name):
-            found *= new[name] / old[name]
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, int | float) and isinstance(after, int | float) and before * after:
+            found *= after / before
     return found
 
 

@@ -11,7 +11,7 @@ def free_settings(cells: Sequence[Mapping[str, Any]]) -> list[str]:
     seen: dict[tuple[Any, str], set[str]] = {}
     for cell in cells:
         for name, value in cell.items():
-            seen.setdefault((cell["variant"], name), set()).add(str(value))
+            seen.setdefault((str(cell.get("variant")), name), set()).add(str(value))
     return list(dict.fromkeys(name for (_, name), values in seen.items() if len(values) > 1))
 
 

@@ -198,11 +198,11 @@ def repeat_command(name: str, scale: str, changes: Changes, only: Sequence[str] 
     if only:
         parts += ["--only", *only]
     for key, values in changes.items():
-        parts += [f"--{key.replace('_', '-')}", *_as_typed(values)]
+        parts += [f"--{key.replace('_', '-')}", *as_typed(values)]
     return shlex.join(parts)
 
 
-def _as_typed(values: Sequence[Any]) -> list[str]:
+def as_typed(values: Sequence[Any]) -> list[str]:
     """Values as arguments, where whole numbers in a row, four at least, are a range."""
     if len(values) > 3 and all(type(value) is int for value in values):
         first, end = values[0], values[0] + len(values)

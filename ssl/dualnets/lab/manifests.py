@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ OF_A_CELL: Mapping[str, type] = {"cell": str, "settings": dict, "seconds": float
 OF_A_VERDICT: Mapping[str, type] = {
     "name": str, "claim": str, "verdict": str, "effect": str, "reason": str, "n": int,
 }  # fmt: skip
+LARGEST = 1e300  # of the numbers of a manifest
 PARQUET = b"PAR1"  # a Parquet file begins and ends with it
 
 
@@ -28,6 +30,13 @@ def read_run(path: Path) -> Mapping[str, Any]:
     found = _read(path)
     _check(found, OF_A_RUN, path.name)
     _check_list(found.get("cells"), OF_A_CELL, f"'cells' in {path.name}")
+    if not found["scale"].isprintable():
+        raise DamagedError(f"'scale' in {path.name} is {brief(repr(found['scale']))}")
+    if not found["cells"]:
+        raise DamagedError(f"'cells' in {path.name} is empty")
+    files = found.get("files", [])  # missing from earlier versions
+    if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
+        raise DamagedError(f"'files' in {path.name} is no list of names")
     return dict(found)
 
 
@@ -46,20 +55,37 @@ def read_verdicts(path: Path) -> list[Mapping[str, Any]]:
         value, interval = verdict.get("effect_value"), verdict.get("interval")
         ends = [] if interval is None else interval
         whole = isinstance(ends, list) and len(ends) in (0, 2)
-        if not whole or not all(isinstance(x, int | float) for x in (*ends, value or 0)):
+        if not whole or not all(map(is_number, (*ends, 0 if value is None else value))):
             raise DamagedError(f"the effect in {path.name} is no number with an interval")
     return list(found)
 
 
 def _read(path: Path) -> Any:
+    _check_file(path)
     try:
         return read_json(path)
-    except FileNotFoundError:
-        raise DamagedError(f"{path.name} is missing") from None
     except OSError as error:
         raise DamagedError(f"{path.name}: {(error.strerror or '').lower()}") from None
     except (ValueError, RecursionError):
         raise DamagedError(f"{path.name} is no JSON") from None
+
+
+def _check_file(path: Path) -> None:
+    """Raise DamagedError unless there is a file; to open a named pipe would wait for its writer."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise DamagedError(f"{path.name} is missing") from None
+    except OSError as error:
+        raise DamagedError(f"{path.name}: {(error.strerror or '').lower()}") from None
+    if not stat.S_ISREG(mode):
+        raise DamagedError(f"{path.name} is no file")
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number of ordinary size; JSON has infinities and 400 digits too."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and -LARGEST < value < LARGEST
 
 
 def _check_list(found: object, needed: Mapping[str, type], what: str) -> None:
@@ -73,20 +99,22 @@ def _check(found: object, needed: Mapping[str, type], what: str) -> None:
     if not isinstance(found, dict):
         raise DamagedError(f"{what} is no JSON object")
     for key, kind in needed.items():
-        allowed = (int, float) if kind is float else kind
-        if not isinstance(found.get(key), allowed):
+        value = found.get(key)
+        if not (is_number(value) if kind in (int, float) else isinstance(value, kind)):
             raise DamagedError(f"{what} has no {key!r}" if key not in found else
                                f"{key!r} in {what} is {brief(repr(found[key]))}")  # fmt: skip
 
 
 def check_table(path: Path) -> None:
     """Raise DamagedError where a table is missing, cut off or another file; its rows are not read."""
+    _check_file(path)
     try:
         with open(path, "rb") as file:
-            ends = [file.read(4), file.seek(-4, os.SEEK_END) and file.read()]
-    except FileNotFoundError:
-        raise DamagedError(f"{path.name} is missing") from None
-    except OSError:
-        ends = []
-    if ends != [PARQUET, PARQUET]:
+            first, size = file.read(4), file.seek(0, os.SEEK_END)
+            file.seek(-8, os.SEEK_END)
+            footer, last = int.from_bytes(file.read(4), "little"), file.read()
+        whole = first == last == PARQUET and footer + 12 <= size
+    except OSError:  # it cannot be read, or is too short
+        whole = False
+    if not whole:
         raise DamagedError(f"{path.name} is cut off, or no Parquet file")

@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -121,7 +121,7 @@ def _add_cells(
             found.cells.append(folder)
 
 
-def _not_ours(folder: Path, experiment: str, known: Iterable[str] = ()) -> str:
+def _not_ours(folder: Path, experiment: str, known: Collection[str] = ()) -> str:
     """Why a folder is not surely ours; empty if it is. `known`: files that its manifest names."""
     above = folder.parents[: 2 if folder.parent.name == CELLS else 1]
     links = [path for path in (folder, *above) if path.is_symlink()]
@@ -131,7 +131,7 @@ def _not_ours(folder: Path, experiment: str, known: Iterable[str] = ()) -> str:
     return f"has {brief(foreign)}, which no run writes: move it away first" if foreign else ""
 
 
-def _foreign(folder: Path, experiment: str, known: Iterable[str] = ()) -> str:
+def _foreign(folder: Path, experiment: str, known: Collection[str] = ()) -> str:
     """A file or folder inside that no run writes; empty if there is none."""
     ours = {*OURS, *known, *(f"{experiment}{suffix}" for suffix in PICTURES)}
     for home, folders, files in os.walk(folder):
@@ -144,7 +144,8 @@ def _foreign(folder: Path, experiment: str, known: Iterable[str] = ()) -> str:
             if name in folders:
                 allowed = (name == NETWORKS and not networks) or (inner == "." and name == "was")
             else:
-                allowed = name.endswith(".safetensors") if networks else name in ours
+                own = not known or shown in known  # a cell's manifest names no files
+                allowed = name.endswith(".safetensors") and own if networks else name in ours
             if not allowed and shown not in ours:
                 return shown
     return ""

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dualnets.lab.manifests import DamagedError
 from dualnets.lab.store import RENAMED, RESULTS
 from dualnets.lab.stored_runs import StoredRun, find_runs
 from dualnets.lab.stored_settings import of_today
@@ -14,6 +15,7 @@ from dualnets.lab.stored_settings import of_today
 if TYPE_CHECKING:
     import pandas as pd
 
+OF_A_RUN = ("experiment", "run", "date", "scale")  # the first columns
 Known = Mapping[str, type[Any]]  # experiment -> its Settings, which name and complete older ones
 
 
@@ -28,11 +30,20 @@ def results(
     return table_of([run for run in reversed(found) if not run.damage], known)
 
 
-def table_of(runs: Sequence[StoredRun], known: Known | None = None) -> pd.DataFrame:
+def table_of(
+    runs: Sequence[StoredRun], known: Known | None = None, *, strict: bool = False
+) -> pd.DataFrame:
     """All rows of these runs, with the settings that vary between any of their cells.
 
-    Settings come from manifests, since in tables they are fifty columns that hardly vary. A run whose table
-    turns out to be damaged gives a warning.
+    Settings come from manifests, since in tables they are fifty columns that hardly vary.
+
+    Args:
+        runs: none of them known to be damaged.
+        known: experiment -> its Settings.
+        strict: whether a run whose table turns out to be damaged is an error, in place of a warning.
+
+    Raises:
+        DamagedError: such a table, where `strict`.
     """
     import pandas as pd
 
@@ -47,7 +58,7 @@ def table_of(runs: Sequence[StoredRun], known: Known | None = None) -> pd.DataFr
     varying = [n for n in names if len({repr(o[n]) for o in cells.values() if n in o}) > 1]
     # tables of earlier versions name some settings otherwise
     left_out = {*names, *(name for run in runs for own in run.settings for name in own)}
-    table = _concatenated(list(_measured(runs, left_out)))
+    table = _concatenated(list(_measured(runs, left_out, strict)))
     if "cell" not in table:
         return table
     at = table["cell"].cat.codes.to_numpy()
@@ -58,7 +69,9 @@ def table_of(runs: Sequence[StoredRun], known: Known | None = None) -> pd.DataFr
     return pd.concat(parts, axis=1)
 
 
-def _measured(runs: Iterable[StoredRun], left_out: set[str]) -> Iterable[pd.DataFrame]:
+def _measured(
+    runs: Iterable[StoredRun], left_out: set[str], strict: bool
+) -> Iterable[pd.DataFrame]:
     """Of every run's table the columns that are no settings, behind those of the run."""
     import pandas as pd
     import pyarrow as pa
@@ -68,20 +81,19 @@ def _measured(runs: Iterable[StoredRun], left_out: set[str]) -> Iterable[pd.Data
         try:
             with open(run.folder / RESULTS, "rb") as file:
                 schema = pq.read_schema(file)
-                names = [n for n in schema.names if n not in left_out | {"experiment", "run"}]
+                names = [n for n in schema.names if n not in left_out.union(OF_A_RUN)]
                 texts = [n for n in names if "string" in str(schema.field(n).type)]
+                if not {"cell", "metric"} & {*names} <= {*texts}:
+                    raise pa.ArrowInvalid("its cells or metrics are no names")
                 rows = pq.ParquetFile(file, read_dictionary=texts).read(names).to_pandas()
         except (OSError, pa.ArrowException) as error:
             reason = str(error).partition("\n")[0]
+            if strict:
+                raise DamagedError(f"run {run.folder} is damaged: {RESULTS}: {reason}") from None
             warnings.warn(f"{run.folder} is left out: {RESULTS}: {reason}", stacklevel=5)
             continue
-        about = {
-            "experiment": run.experiment,
-            "run": run.name,
-            "date": run.date,
-            "scale": run.scale,
-        }
-        for at, (name, value) in enumerate(about.items()):
+        about = (run.experiment, run.name, run.date, run.scale)
+        for at, (name, value) in enumerate(zip(OF_A_RUN, about, strict=True)):
             rows.insert(at, name, pd.Categorical.from_codes([0] * len(rows), [value]))
         yield rows
 
@@ -91,7 +103,7 @@ def _concatenated(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     import pandas as pd
 
     if not parts:
-        return pd.DataFrame({name: [] for name in ("experiment", "run", "date", "scale")})
+        return pd.DataFrame({name: [] for name in OF_A_RUN})
     texts = {n for part in parts for n in part if isinstance(part[n].dtype, pd.CategoricalDtype)}
     for name in texts:
         own = [part for part in parts if name in part]

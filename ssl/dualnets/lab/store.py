@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dualnets._files import read_json, replace_folder, write_json
+from dualnets.lab import manifests
 from hltm._paths import local_path
 
 if TYPE_CHECKING:
@@ -134,10 +135,21 @@ class Store:
         folder = self.cell(name)
         return _read_table(folder / RESULTS), read_json(folder / MANIFEST)
 
-    def read_run(self, name: str) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
-        """A finished run's table and verdicts."""
+    def read_run(self, name: str) -> tuple[pd.DataFrame, list[Mapping[str, Any]]]:
+        """A finished run's table and verdicts.
+
+        Raises:
+            DamagedError: one of them cannot be read.
+        """
         folder = self.run(name)
-        return _read_table(folder / RESULTS), read_json(folder / VERDICT)
+        try:
+            manifests.check_table(folder / RESULTS)
+            verdicts = manifests.read_verdicts(folder / VERDICT)
+        except manifests.DamagedError as error:
+            raise manifests.DamagedError(
+                f"run {folder} is damaged: {error}; --fresh computes it again"
+            ) from None
+        return _read_table(folder / RESULTS), verdicts
 
 
 def _read_table(path: Path) -> pd.DataFrame:

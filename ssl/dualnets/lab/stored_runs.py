@@ -14,11 +14,13 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from dualnets.lab import manifests
 from dualnets.lab.experiment import Experiment, Fixed, values_of
+from dualnets.lab.grids import as_typed
 from dualnets.lab.store import MANIFEST, RESULTS, VERDICT, Store
 from hltm._names import brief, listed
 from hltm._paths import local_path
@@ -39,7 +41,7 @@ class StoredRun:
         manifest: its manifest; empty if damaged.
         verdicts: its claims, as `Verdict.as_dict` gives them; empty if damaged.
         damage: why it cannot be read; empty if it can.
-        cells: the names of its cells; None where its manifest cannot be read.
+        cells: the names of its cells; None where its manifest cannot be read or is that of another run.
     """
 
     experiment: str
@@ -104,13 +106,14 @@ def read_run(folder: Path) -> StoredRun:
     manifest: Mapping[str, Any] = {}
     verdicts: list[Mapping[str, Any]] = []
     cells = None
-    date, damage = _file_date(folder / MANIFEST), ""
+    date, damage = run_date({}, folder), ""
     try:
         read = manifests.read_run(folder / MANIFEST)
-        date = _date(read.get("date")) or date
-        cells = [cell["cell"] for cell in read["cells"]]
+        date = run_date(read, folder)
         if (read["experiment"], read["run"]) != (experiment, name):
-            raise manifests.DamagedError(f"it is a copy of {read['experiment']}/{read['run']}")
+            other = f"{brief(read['experiment'])}/{brief(read['run'])}"
+            raise manifests.DamagedError(f"{MANIFEST} is a copy of that of {other}")
+        cells = [cell["cell"] for cell in read["cells"]]
         judged = manifests.read_verdicts(folder / VERDICT)
         manifests.check_table(folder / RESULTS)
         manifest, verdicts = read, judged
@@ -127,12 +130,12 @@ def stored_cells(store: Store) -> list[StoredCell]:
             manifest = manifests.read_cell(folder / MANIFEST)
         except manifests.DamagedError:
             continue
-        peak = manifest.get("peak_memory")
+        peak: Any = manifest.get("peak_memory")  # missing from earlier versions
         found.append(
             StoredCell(
                 settings=manifest["settings"],
                 seconds=manifest["seconds"],
-                peak_memory=peak if isinstance(peak, int) else None,
+                peak_memory=int(peak) if manifests.is_number(peak) and peak > 0 else None,
                 size=folder_size(folder),
                 modified=(folder / MANIFEST).stat().st_mtime,
             )
@@ -145,16 +148,22 @@ def stored_cells(store: Store) -> list[StoredCell]:
 
 def short_names(runs: Iterable[StoredRun]) -> dict[Path, str]:
     """Folder of a run -> the shortest beginning of its name that no other run has, of four digits or more."""
-    every = list(runs)
+    every = sorted(runs, key=lambda run: run.name)
+    names = ["", *(run.name for run in every), ""]
     found = {}
-    for run in every:
-        others = [other.name for other in every if other is not run]
-        lengths = range(SHORTEST, len(run.name))
-        unique = (n for n in lengths if not any(o.startswith(run.name[:n]) for o in others))
-        short = run.name[: next(unique, len(run.name))]
+    for run, before, after in zip(every, names, names[2:], strict=False):
+        # the names beside it in their order have the longest beginnings in common with it
+        shared = max(_shared(run.name, other) for other in (before, after))
+        short = run.name[: max(SHORTEST, shared + 1)]
         # only a copy has the whole name of another run
-        found[run.folder] = f"{flag(run.experiment)}/{short}" if short in others else short
+        copy = run.name in (before, after)
+        found[run.folder] = f"{flag(run.experiment)}/{short}" if copy else short
     return found
+
+
+def _shared(a: str, b: str) -> int:
+    """The number of characters with which both texts begin."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
 
 
 def named(text: str, runs: Sequence[StoredRun], out: str) -> StoredRun:
@@ -168,7 +177,9 @@ def named(text: str, runs: Sequence[StoredRun], out: str) -> StoredRun:
     Raises:
         ValueError: no run, or several.
     """
-    path = text.removeprefix(f"{out.rstrip('/')}/").strip("/")
+    home = f"{out.rstrip('/')}/"
+    is_path = text.startswith(("/", "./", "../", home))
+    path = os.path.relpath(text, out) if is_path else text.strip("/")
     experiment, slash, start = path.rpartition("/")
     if not slash and any(run.experiment == path.replace("-", "_") for run in runs):
         experiment, start = path, ""
@@ -218,7 +229,7 @@ def changed_flags(run: StoredRun, experiment: Experiment | None) -> list[str]:
     for name, values in given.items():
         key = name[2:].replace("-", "_")
         axes = [grid.get(key, [usual[key]]) for grid in grids if key in usual]
-        own = [[*map(str, values_of(axis))] for axis in axes if not isinstance(axis, Fixed)]
+        own = [as_typed(values_of(axis)) for axis in axes if not isinstance(axis, Fixed)]
         if not own or any(values != each for each in own):
             found.append(shlex.join([name, *values]))
     return found
@@ -261,15 +272,15 @@ def _has_manifest(folder: Path) -> bool:
     return (folder / MANIFEST).is_file() if os.access(folder, os.X_OK) else True
 
 
-def _file_date(path: Path) -> str:
-    """The date of a manifest's file, or of its folder if that cannot be opened."""
-    path = path if os.access(path.parent, os.X_OK) else path.parent
-    return datetime.fromtimestamp(path.stat().st_mtime, UTC).strftime(DATE)
+def run_date(manifest: Mapping[str, Any], folder: Path) -> str:
+    """The date of a run's manifest; without one, as of earlier versions, that of the manifest's file.
 
-
-def _date(value: object) -> str:
-    """A date of a manifest, if it is one."""
+    Args:
+        manifest: of the run, or an empty one.
+        folder: of the run, whose own date counts if it cannot be opened.
+    """
     try:
-        return datetime.strptime(str(value), DATE).strftime(DATE)
+        return datetime.strptime(str(manifest.get("date")), DATE).strftime(DATE)
     except ValueError:
-        return ""
+        path = folder / MANIFEST if os.access(folder, os.X_OK) else folder
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC).strftime(DATE)

@@ -29,7 +29,7 @@ def test_stored_cells_are_read_unless_the_run_is_fresh(tmp_path):
         False
     ] * 2
     both = plan(LOSSES, out=tmp_path, scale="smoke", only=["simple"])
-    assert list(both.summary()) == ["1 cells: 1 stored, 0 to compute"]
+    assert list(both.summary()) == ["1 cell: 1 stored, 0 to compute"]
 
 
 def test_estimates_are_those_of_the_most_similar_cells_in_proportion(tmp_path):
@@ -44,7 +44,7 @@ def test_estimates_are_those_of_the_most_similar_cells_in_proportion(tmp_path):
     size = sum(path.stat().st_size for path in cell.rglob("*") if path.is_file())
     assert estimate.disk == pytest.approx(size)
     assert list(found.summary()) == [
-        "1 cells: 0 stored, 1 to compute",
+        "1 cell: 0 stored, 1 to compute",
         "time: about 1 min 0 s of computation",
         "memory: about 1.0 GB for each process",
         f"disk: about {-(-size // 1000)} kB",

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import os
 import re
 import shutil
 
@@ -196,6 +197,8 @@ def reported(stored, tmp_path_factory):
         if other == "older":
             manifest.pop("date", None)
         (own / other / store.MANIFEST).write_text(json.dumps(manifest))
+    os.utime(own / "older" / store.MANIFEST, (0, 86_400))
+    (own / "tensorboard").mkdir()  # no run
     (own / "broken" / store.RESULTS).write_bytes(b"PAR1")
     (own / "cut" / store.MANIFEST).write_text("{")
     (own / "unfinished").mkdir()
@@ -215,6 +218,7 @@ def test_a_report_links_runs_and_claims_both_ways(reported):
     page = f"emergence-{name}.html"
     assert index.count(f'href="{page}"') == 3  # picture, title, claim
     assert index.index(page) < index.index("emergence-older.html")  # newest first
+    assert index.count("1970-01-02 00:00 UTC") == 2  # of the run and its claim, as hltm runs has it
     assert 'id="claim-emergence"' in index
     assert 'href="#claim-emergence"' in index
     assert 'href="index.html#claim-emergence"' in (home / "report" / page).read_text()

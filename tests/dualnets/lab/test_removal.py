@@ -80,17 +80,20 @@ def test_cells_stay_while_a_run_cannot_say_whether_it_needs_them(out):
     assert len(removal.unused(out).cells) == 1
 
 
-@pytest.mark.parametrize("where", ["notes.txt", "networks/mine", "sub/a", "emergence.png"])
+@pytest.mark.parametrize(
+    "where", ["notes.txt", "networks/mine", "sub/a", "emergence.png", "networks/a.safetensors"]
+)
 def test_a_run_with_somebody_elses_file_is_refused(out, where):
     run = run_of(out, "losses", 2)
     path = run.folder / where
     path.parent.mkdir(exist_ok=True)
     path.write_text("mine")
+    edit(run.folder / "manifest.json", files=["results.parquet", "verdict.json"])
     before = tree(out)
     with pytest.raises(
         ValueError, match="which no run writes: move it away first; nothing is removed"
     ):
-        removal.of_runs(out, [run_of(out, "losses", 1), run])
+        removal.of_runs(out, [run_of(out, "losses", 1), run_of(out, "losses", 2)])
     assert tree(out) == before
 
 

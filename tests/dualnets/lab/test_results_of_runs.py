@@ -71,7 +71,9 @@ def test_a_damaged_run_is_left_out_with_one_warning(copied):
     newest, older, oldest = find_runs(copied)
     (newest.folder / "manifest.json").write_text("{")
     content = (older.folder / "results.parquet").read_bytes()
-    (older.folder / "results.parquet").write_bytes(content[:100] + b"x" * 500 + content[-4:])
+    (older.folder / "results.parquet").write_bytes(
+        content[:4] + b"x" * (len(content) - 12) + content[-8:]
+    )
     with pytest.warns(UserWarning, match="is left out") as seen:
         table = dualnets.results(copied)
     assert len(seen) == 2
@@ -144,3 +146,11 @@ def test_duckdb_queries_it_as_the_documentation_says(stored):
         means.to_dict()
     )
     assert found["correlation"].is_monotonic_decreasing
+
+
+@pytest.mark.parametrize("column", ["cell", "metric"])
+def test_a_table_whose_cells_or_metrics_are_numbers_is_left_out(copied, column):
+    path = find_runs(copied)[0].folder / "results.parquet"
+    pd.read_parquet(path).assign(**{column: 1.5}).to_parquet(path)
+    with pytest.warns(UserWarning, match="its cells or metrics are no names"):
+        assert path.parent.name not in {*dualnets.results(copied)["run"]}

@@ -1,5 +1,6 @@
 """Runs in a folder are found, checked, and named by what one can type."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -66,9 +67,26 @@ def test_a_manifest_without_a_date_has_that_of_its_file(copied):
         ("manifest.json", {"scale": None}, "manifest.json has no 'scale'"),
         ("manifest.json", {"command": 3}, "'command' in manifest.json is 3"),
         ("manifest.json", {"cells": {}}, "'cells' in manifest.json is no list"),
+        ("manifest.json", {"cells": []}, "'cells' in manifest.json is empty"),
+        ("manifest.json", {"scale": "\udcff"}, "'scale' in manifest.json is"),
+        ("manifest.json", {"files": 5}, "'files' in manifest.json is no list of names"),
+        ("manifest.json", {"files": [{}]}, "'files' in manifest.json is no list of names"),
+        *[
+            (
+                "manifest.json",
+                {"cells": [{"cell": "a", "settings": {}, "seconds": seconds}]},
+                "'seconds' in",
+            )
+            for seconds in (float("inf"), float("nan"), 10**400, True)
+        ],
+        ("results.parquet", "PAR1 cut PAR1", "results.parquet is cut off, or no Parquet file"),
         ("manifest.json", {"cells": [3]}, "an entry of 'cells' in manifest.json is no JSON object"),
         ("manifest.json", {"cells": [{"cell": "a"}]}, "has no 'settings'"),
-        ("manifest.json", {"run": "0123456789ab"}, "it is a copy of losses/0123456789ab"),
+        (
+            "manifest.json",
+            {"run": "0123456789ab"},
+            "manifest.json is a copy of that of losses/0123456789ab",
+        ),
         ("verdict.json", None, "verdict.json is missing"),
         ("verdict.json", '{"verdict": "holds"}', "verdict.json is no list"),
         ("verdict.json", "[{}]", "an entry of verdict.json has no 'name'"),
@@ -116,6 +134,21 @@ def test_any_json_in_place_of_a_manifest_is_damage_and_no_error(tmp_path_factory
     assert run.damage
 
 
+@pytest.mark.parametrize("file", ["verdict.json", "results.parquet"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_damage_and_is_not_waited_for(copied, file, make):
+    path = find_runs(copied)[0].folder / file
+    path.unlink()
+    make(path)
+    assert find_runs(copied)[0].damage == f"{file} is no file"
+
+
+def test_cells_of_a_copied_manifest_are_not_known(copied):
+    first, _, last = find_runs(copied)
+    shutil.copy(first.folder / "manifest.json", last.folder / "manifest.json")
+    assert read_run(last.folder).cells is None
+
+
 def test_what_is_no_run_is_not_found(copied):
     whole = len(find_runs(copied))
     for name in ("losses/abcdefabcdef", "losses/notes", "losses/.abcdefabcdef-x1234567", "mine"):
@@ -141,8 +174,9 @@ def test_any_unique_beginning_of_a_name_is_understood(stored):
     for run in runs:
         assert len(short[run.folder]) >= 4
         flag = run.experiment
+        path = os.path.relpath(run.folder)
         for text in (short[run.folder], run.name, f"{flag}/{run.name[:5]}", f"{run.folder}",
-                     f"{flag}/{run.name}/"):  # fmt: skip
+                     f"{flag}/{run.name}/", path, f"./{path}"):  # fmt: skip
             assert named(text, runs, out) == run
     assert named("supervised", runs, out).experiment == "supervised"
 
@@ -198,6 +232,15 @@ def test_flags_that_repeat_the_scale_are_left_out(copied, command, expected):
     run = find_runs(copied)[0]
     edit(run.folder / "manifest.json", command=command)
     assert changed_flags(read_run(run.folder), experiments.load("losses")) == expected
+
+
+def test_a_range_that_repeats_the_scale_is_left_out(copied):
+    run = find_runs(copied)[0]
+    losses = dataclasses.replace(experiments.load("losses"), grids={"smoke": [{"seed": range(4)}]})
+    for seeds, expected in (("0:4", []), ("0:5", ["--seed 0:5"])):
+        command = f"hltm run losses --scale smoke --seed {seeds}"
+        edit(run.folder / "manifest.json", command=command)
+        assert changed_flags(read_run(run.folder), losses) == expected
 
 
 @pytest.mark.parametrize(("size", "shown"), [(0, "0 kB"), (1, "1 kB"), (2.5e9, "2.5 GB")])

@@ -70,8 +70,7 @@ def _measured(result: ClaimResult) -> str:
 
 def _origin(run: ReportedRun) -> str:
     """Of which scale a run is, and when it was made."""
-    date = run.manifest.get("date")
-    return f"{run.manifest['scale']} scale · {readable_date(date) if date else 'date not recorded'}"
+    return f"{run.manifest['scale']} scale · {readable_date(run.manifest['date'])}"
 
 
 def _run(run: ReportedRun) -> str:

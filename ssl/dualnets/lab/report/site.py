@@ -19,6 +19,8 @@ from dualnets.lab.report.explorer import packed, plotly_script
 from dualnets.lab.report.index import index_page
 from dualnets.lab.report.page import Site, run_page
 from dualnets.lab.store import MANIFEST, VERDICT, Store
+from dualnets.lab.stored_runs import run_date
+from dualnets.lab.tensorboard import FOLDER as EVENTS
 from dualnets.lab.verdicts import Verdict
 from hltm._names import brief
 
@@ -33,7 +35,7 @@ class ReportedRun:
 
     Attributes:
         experiment: whose run.
-        manifest: of the run.
+        manifest: of the run, with a date.
         claims: its claims with their outcomes.
         page, picture: the names of its files in the report; an empty name where there is no picture.
     """
@@ -62,7 +64,7 @@ def run_folders(runs: Path) -> list[Path]:
     """The folders of all runs, finished or not, without those that are being written."""
     homes = [home for home in sorted(runs.iterdir()) if _visible(home)]
     inside = [own for home in homes for own in sorted(home.iterdir()) if _visible(own)]
-    return [own for own in inside if own.name != "cells"]
+    return [own for own in inside if own.name not in ("cells", EVENTS)]
 
 
 def _visible(folder: Path) -> bool:
@@ -90,18 +92,17 @@ def write(
         ValueError: before any work: no folder of runs, or a target that is no report.
     """
     check_target(runs, target)
-    found: list[tuple[str, ReportedRun]] = []
+    shown: list[ReportedRun] = []
     damaged: dict[str, str] = {}
     with replace_folder(target) as folder:
         homes = run_folders(runs)
         for done, home in enumerate(homes):
             progress(done, len(homes))
             try:
-                found.append((_time(home), _write_run(home, folder, experiments)))
+                shown.append(_write_run(home, folder, experiments))
             except Exception as error:  # whatever is wrong with one run must not stop the others
                 damaged[home.relative_to(runs).as_posix()] = _reason(home, error)
-        found.sort(key=lambda pair: pair[0], reverse=True)
-        shown = [run for _, run in found]
+        shown.sort(key=lambda run: str(run.manifest["date"]), reverse=True)
         if find_spec("plotly") is not None:
             script = f"globalThis.explorerPlotly = {json.dumps(packed(plotly_script()))};\n"
             (folder / PLOTLY).write_text(script)
@@ -121,6 +122,7 @@ def _write_run(home: Path, folder: Path, experiments: Mapping[str, Experiment]) 
         raise ValueError(
             f"it says that it is run {brief(run)} of {brief(name)}, which is not known"
         )
+    manifest["date"] = run_date(manifest, home)
     experiment = experiments[name]
     table, stored = Store(home.parent.parent, name).read_run(run)
     verdicts = [Verdict.of_dict(values) for values in stored]
@@ -144,12 +146,6 @@ def _write_thumbnail(source: Path, target: Path) -> None:
         small = image.convert("RGB")
         small.thumbnail(THUMBNAIL)
         small.save(target, quality=80)
-
-
-def _time(home: Path) -> str:
-    """When a run was made, to sort by; runs of earlier versions, without a date, are before all others."""
-    date = read_json(home / MANIFEST).get("date")
-    return str(date or f"{(home / MANIFEST).stat().st_mtime:020.6f}")
 
 
 def _reason(home: Path, error: Exception) -> str:
