@@ -20,6 +20,7 @@ import numpy as np
 from dualnets.lab.free_settings import free_settings
 from dualnets.lab.report.document import asset
 from dualnets.lab.report.run_settings import rebuilt, shown_setting, with_effect
+from hltm._names import visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,8 +52,9 @@ CONTROLS = """<div class="controls">
 <label>Latent<select id="latent"></select></label>
 <label class="over"><span>Snapshot: <output id="updates"></output></span>
 <input type="range" id="snapshot" min="0" value="0" step="1"></label>
-<button type="button" id="play" aria-pressed="false">Play</button>
+<button type="button" id="play">Play</button>
 </div>
+<p class="quiet" id="waiting">The charts are being loaded.</p>
 <div class="pair" id="trees"></div>
 <div id="curve" class="chart" role="img"></div>
 <div id="numbers"></div>
@@ -135,8 +137,8 @@ def explorer_data(
         latents = [topology.names[v] for v in topology.latents]
         rows = by_cell.get(own["cell"], scores[:0])
         rows = rows[rows["node"].isin(latents)]
-        if rows.empty or len(topology) > LARGEST:
-            return None
+        if not rows["metric"].isin(METRICS.keys()).any() or len(topology) > LARGEST:
+            continue  # the others can be shown
         if topology not in trees:
             trees.append(topology)
         what = {
@@ -145,6 +147,8 @@ def explorer_data(
             "units": getattr(settings, "units", None),
         }
         found.append(what | _scores(rows, latents, each=len(scores) <= MOST))
+    if not found:
+        return None
     metrics = {name: words for name, words in METRICS.items() if (scores["metric"] == name).any()}
     return {"trees": list(map(_tree, trees)), "metrics": metrics, "cells": found}
 
@@ -168,7 +172,7 @@ def _tree(topology: Topology) -> dict[str, Any]:
     from hltm.plot import positions
 
     return {
-        "names": list(topology.names), "parent": topology.parent.tolist(),
+        "names": list(map(visible, topology.names)), "parent": topology.parent.tolist(),
         "level": topology.level.tolist(), "x": positions(topology).tolist(),
         "latents": list(topology.latents),
     }  # fmt: skip
