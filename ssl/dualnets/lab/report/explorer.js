@@ -71,24 +71,24 @@
     });
     const below = (at) => bound(cell, at, "null") !== null && value(cell, at) <= bound(cell, at, "null");
     const ring = (node) => places.has(node) && tree.names[node] === $("latent").value;
-    const few = tree.names.length < 128;
-    const points = (nodes, size, marker) => ({
+    const size = Math.max(4, Math.min(17, 1000 / tree.latents.length));
+    const points = (nodes, marker) => ({
       x: nodes.map((node) => tree.x[node]), y: nodes.map((node) => tree.level[node]), mode: "markers", hoverinfo: "text",
       customdata: nodes.map((node) => (places.has(node) ? tree.names[node] : null)),
       text: nodes.map((node) => plain(places.has(node)
         ? `latent ${tree.names[node]}, level ${tree.level[node]}: ${shown(colours[places.get(node)])}` : `leaf ${tree.names[node]}`)),
-      marker: { size, line: { color: nodes.map((node) => (ring(node) ? "#e6007e" : "#333")),
-        width: nodes.map((node) => (ring(node) ? 4 : few ? 0.7 : 0)) }, ...marker },
+      marker: { line: { color: nodes.map((node) => (ring(node) ? "#e6007e" : "#333")),
+        width: nodes.map((node) => (ring(node) ? 4 : size < 9 ? 0 : 0.7)) }, ...marker },
     });
     const scored = tree.latents.filter((_, at) => colours[at] !== null);
-    const nodes = points(scored, few ? 17 : 9, {
+    const nodes = points(scored, { size,
       color: scored.map((node) => colours[places.get(node)]), cmin: 0, cmax: 1, colorscale: "Viridis", showscale: true,
       symbol: scored.map((node) => (below(places.get(node)) ? "square" : "circle")),
       colorbar: { thickness: 10, outlinewidth: 0, tickfont: { color: ink() } },
     });
     // Grey: leaves, and latents without a score.
     const rest = [...tree.names.keys()].filter((node) => (colours[places.get(node)] ?? null) === null);
-    const others = points(rest, rest.map((node) => (places.has(node) ? 9 : few ? 5 : 3)), { color: "#888" });
+    const others = points(rest, { size: rest.map((node) => size / (places.has(node) ? 2 : 3)), color: "#888" });
     const layout = { ...look(), hovermode: "closest", xaxis: { visible: false }, yaxis: { visible: false, rangemode: "normal" } };
     const chart = $("trees").children[side].querySelector(".chart");
     chart.setAttribute("aria-label", `Tree of ${cell.name}`);

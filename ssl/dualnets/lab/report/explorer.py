@@ -83,7 +83,8 @@ def explorer(
         return heading + MISSING, ""
     body = (
         f'{heading}<p class="quiet">Latents of a tree, coloured by how well the best unit follows each. '
-        "A latent is chosen by a click, or in the list. A square is no better than its null.</p>"
+        "A latent is chosen by a click, or in the list. A square is no better than its null; grey are "
+        "leaves, and latents without such a score.</p>"
         f'<div id="explorer" data-plotly="{html.escape(beside, quote=True)}">{CONTROLS}</div>'
     )
     parts = [("explorer-data", json.dumps(found, separators=(",", ":")).encode())]
@@ -180,36 +181,41 @@ def _tree(topology: Topology) -> dict[str, Any]:
 
 def _scores(rows: pd.DataFrame, latents: Sequence[str], *, each: bool) -> dict[str, Any]:
     """Scores of one cell as nested lists; the first member is the mean, the others follow if `each`."""
-    import pandas as pd
-
     steps, members = (sorted(map(int, rows[name].unique())) for name in ("step", "member"))
+    metrics = rows["metric"].to_numpy()
+    places = (
+        np.searchsorted(members, rows["member"]),
+        np.searchsorted(steps, rows["step"]),
+        rows["node"].map({node: at for at, node in enumerate(latents)}).to_numpy(),
+    )
 
-    def array(part: pd.DataFrame, column: str, at: Sequence[int]) -> list[Any]:
-        if column not in part:
-            return []
-        places = pd.MultiIndex.from_product([members, at, latents])
-        part = part.drop_duplicates(["member", "step", "node"])
-        values = part.set_index(["member", "step", "node"])[column].reindex(places)
-        shaped = values.to_numpy(np.float64).reshape(len(members), len(at), len(latents))
+    def array(metric: str, column: str) -> np.ndarray:
+        """`(S or 1, T, V)` values of a column, the mean over members first."""
+        shaped = np.full((len(members), len(steps), len(latents)), np.nan)
+        if column in rows:
+            of = metrics == metric
+            shaped[tuple(own[of] for own in places)] = rows[column].to_numpy(np.float64)[of]
         mean = _finite_mean(shaped)[None]
-        return _thousandths(np.concatenate([mean, shaped]) if each else mean)
+        return np.concatenate([mean, shaped]) if each else mean
 
-    of: dict[str, Any] = {}
-    for metric, part in rows[rows["metric"] != DEAD].groupby("metric", sort=False):
-        ends = {
-            name: [own[0] for own in array(part, name, steps[-1:])] for name in ("null", "ceiling")
+    of = {
+        str(metric): {
+            "value": _thousandths(array(metric, "value")),
+            **{name: _thousandths(array(metric, name)[:, -1]) for name in ("null", "ceiling")},
         }
-        of[str(metric)] = {"value": array(part, "value", steps), **ends}
-    dead = rows[rows["metric"] == DEAD]
-    last = [own[0] for own in array(dead, "value", steps[-1:])] if len(dead) else []
-    levels = rows.drop_duplicates("node").set_index("node")
-    seen = levels["candidates"].reindex(latents).tolist() if "candidates" in levels else []
+        for metric in dict.fromkeys(metrics)
+        if metric != DEAD
+    }
+    last = _thousandths(array(DEAD, "value")[:, -1]) if DEAD in metrics else []
+    candidates = (
+        dict(zip(rows["node"], rows["candidates"], strict=True)) if "candidates" in rows else {}
+    )
     return {
         "steps": steps,
         "members": members if each else [],
         "of": of,
         "dead": last,
-        "candidates": seen,
+        "candidates": [candidates.get(node) for node in latents],
     }
 
 

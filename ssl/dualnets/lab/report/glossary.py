@@ -9,24 +9,24 @@ TERMS = {  # the first sentence is short, and says it alone
     "accuracy": "The share of held-out pictures whose label a probe finds. It reads the network's output.",
     "alignment": "How well the best candidate unit follows a latent. It is the largest |correlation| of a "
     "unit with it, or the largest correlation ratio where a latent has more than two states.",
-    "below null": "The number of latents, or of units, that score no better than the null.",
+    "below null": "Latents, or units, that score no better than the null.",
     "candidates": "The units among which a latent's best is looked for. In a tree network they are its own "
     "block, in a dense one the whole layer.",
     "ceiling": "The best score that any function of the leaves reaches. Pictures have none that is known; "
     "there an accuracy of 1 takes its place.",
-    "collapsed": "Embeddings that hardly differ between inputs, which is a spread near 0.",
+    "collapsed": "Embeddings that hardly differ between inputs: a spread near 0.",
     "control": "The same with nothing to be learned, e.g. views that share nothing. What also grows there "
     "is no effect.",
-    "correlation ratio": "The square root of the share of variance that a latent's state explains. It is "
+    "correlation ratio": "The square root of the variance share that a latent explains. It is "
     "used for latents with more than two states.",
     "dead units": "Units that are 0 on every input. They can neither follow anything nor learn.",
-    "diverged": "Numbers that grew beyond what can be represented, so that training stopped.",
+    "diverged": "Numbers that grew beyond what can be represented. Training stopped there.",
     "effective rank": "The number of directions in which embeddings vary. Each is counted by its share of "
     "the variance.",
     "emerges": "Whether the rule finds that training aligned units with these latents.",
     "fails": "The numbers speak against the claim. The rule was fixed before the run.",
     "flat": "Whether a curve has reached its plateau.",
-    "gap closed": "The share of the way from untrained to the ceiling that training went. 0 is no change, "
+    "gap closed": "The share of the way from untrained to ceiling that training went. 0 is no change, "
     "1 is the ceiling, and below 0 training made it worse.",
     "holds": "The numbers support the claim. The rule was fixed before the run.",
     "initial": "The value of the untrained network. It is not 0: random units are already aligned.",
@@ -43,8 +43,8 @@ TERMS = {  # the first sentence is short, and says it alone
     "number of tests.",
     "plateau": "The flat end of a curve. Over the last half of the updates it changes by no more than is "
     "allowed; without it there is no verdict on the end of training.",
-    "rank correlation": "Spearman's: the correlation of two orders, 1 where they are the same.",
-    "selectivity": "Half the difference of a unit's means in the two states of a latent. It is Equation "
+    "rank correlation": "Spearman's: the correlation of two orders. It is 1 where they are the same.",
+    "selectivity": "Half the difference of a unit's means in a latent's two states. It is Equation "
     "4.2 of docs/theory.md.",
     "spread": "How differently embeddings of different inputs point. 0 is a collapse to a point, 1 is "
     "everywhere.",

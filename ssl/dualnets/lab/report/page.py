@@ -123,7 +123,7 @@ def _box(experiment: str, verdict: Verdict, site: Site | None) -> str:
     )  # fmt: skip
     return f"""<div class="verdict {verdict.verdict}"><b>{word}</b>
 <div><strong>{prose(verdict.claim)}.</strong>
-<span class="quiet">{html.escape(verdict.reference)}</span><br>
+<span class="quiet">{html.escape(visible(verdict.reference))}</span><br>
 {prose(sentence(verdict), terms=True)}{beside}</div></div>"""
 
 
