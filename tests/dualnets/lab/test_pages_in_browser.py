@@ -183,6 +183,8 @@ def test_nothing_is_wider_than_the_page(tab, page, width, dark):
     tab.open(page, width=width, dark=dark)
     tab.wait("document.getElementById('explorer').dataset.ready")
     assert tab.run("document.documentElement.scrollWidth") <= width
+    colour = tab.run("document.getElementById('curve').data[0].line.color")
+    assert colour == ("#56b4e9" if dark else "#0072b2")  # light lines on a dark page
     assert (
         tab.run("getComputedStyle(document.body).backgroundColor === 'rgb(255, 255, 255)'") != dark
     )

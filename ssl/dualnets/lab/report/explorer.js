@@ -26,7 +26,7 @@
   const data = JSON.parse(await unpacked($("explorer-data").textContent));
 
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  const sides = ["#0072b2", "#d55e00"]; // of the first cell and the one beside it, in curves
+  const sides = () => (dark.matches ? ["#56b4e9", "#e69f00"] : ["#0072b2", "#d55e00"]); // of the first cell and the one beside it, in curves
   // Plotly reads tags in texts; names are texts and nothing else.
   const plain = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
   const shown = (number) => (number === null ? "–" : number.toFixed(3));
@@ -117,12 +117,12 @@
       const at = placeOf(cell), x = cell.steps.map((step) => step + 1), name = plain(cell.name);
       if (at < 0) return;
       lines.push({ x, y: cell.steps.map((_, when) => value(cell, at, when)), name,
-        mode: "lines+markers", line: { color: sides[side] } });
+        mode: "lines+markers", line: { color: sides()[side] } });
       for (const [kind, dash] of [["ceiling", "dash"], ["null", "dot"]]) {
         const height = bound(cell, at, kind);
         if (height === null) continue;
         lines.push({ x: [x[0], x.at(-1)], y: [height, height], name: kind, mode: "lines", showlegend: side === 0,
-          line: { color: sides[side], dash, width: 1 } });
+          line: { color: sides()[side], dash, width: 1 } });
       }
     });
     const axis = { gridcolor: "#8883", zeroline: false };
@@ -220,7 +220,7 @@
   }
 
   fill($("cell-0"), data.cells.map((cell, at) => [at, cell.name]));
-  fill($("cell-1"), [["none", "nothing"], ...data.cells.map((cell, at) => [at, cell.name])]);
+  fill($("cell-1"), [["none", "no second cell"], ...data.cells.map((cell, at) => [at, cell.name])]);
   choices();
   $("snapshot").max = steps().length - 1;
   $("snapshot").value = $("snapshot").max;
