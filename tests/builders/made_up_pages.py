@@ -17,10 +17,12 @@ HOSTILE = (
     "\"quoted\" & 'so'",
     r"$\frac{1$",
     "</script><b>x</b>",
+    f"{chr(0x202E)}reversed{chr(0x200B)}zero",
+    400 * "long",
 )
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="110" height="66"><rect width="9" height="9"/></svg>'
 STEPS = (0, 10, 100)
-TREE = Topology.from_parents([None, 0, 0, 1, 1, 2, 2], [*HOSTILE[:3], "a", "b", "c", "d"])
+TREE = Topology.from_parents([None, 0, 0, 1, 1, 2, 2], [*HOSTILE[:3], *HOSTILE[4:], "c", "d"])
 
 
 class HostileSettings(Settings):
@@ -40,7 +42,7 @@ def made_up_run(date="2026-11-29T05:30:00Z", run="0123456789ab", **versions):
     for units in (2, 5):
         settings = HostileSettings(depth=2, units=units, members=2, steps=100)
         cells.append({"cell": f"cell{units}", "settings": asdict(settings), "device": "cpu", "seconds": 1.0,
-                      "cpu_seconds": 1.0, "notes": [HOSTILE[0], HOSTILE[3]],
+                      "cpu_seconds": 1.0, "notes": [HOSTILE[0], *HOSTILE[3:]],
                       "versions": {"hltm": versions.get(f"of_{units}", "1.0")}})  # fmt: skip
         for step in STEPS:
             for member in (0, 1):
@@ -49,10 +51,11 @@ def made_up_run(date="2026-11-29T05:30:00Z", run="0123456789ab", **versions):
                         "value": rng.uniform(0.1, 0.2, 3) + STEPS.index(step) * 0.3, "null": 0.05,
                         "ceiling": 0.9, "n": 8}  # fmt: skip
                 parts.append(pd.DataFrame(rows))
-    summary = pd.DataFrame({"network": [HOSTILE[0], HOSTILE[3]], "gap closed": [0.5, 0.25],
+    summary = pd.DataFrame({"network": [HOSTILE[0], HOSTILE[5]], "gap closed": [0.5, 0.25],
                             "text": ["0.90 [0.1, 1.0]", "–"], "n": [2, 2]})  # fmt: skip
     details = [{"part": HOSTILE[0], "gap": 0.5, "low": 0.4, "high": 0.6}]
-    verdict = Verdict("", HOSTILE[0], HOSTILE[2], "open", HOSTILE[3], HOSTILE[1], "gap closed", 0.5,
+    reason = HOSTILE[1] + HOSTILE[4] + HOSTILE[5]
+    verdict = Verdict("", HOSTILE[0], HOSTILE[2], "open", HOSTILE[3], reason, "gap closed", 0.5,
                       (0.4, 0.6), 2, details=details)  # fmt: skip
     manifest = {"experiment": "emergence", "run": run, "scale": "smoke", "cells": cells,
                 "command": f"hltm run emergence --x {HOSTILE[0]}", "versions": {"hltm": "9.9"}}  # fmt: skip

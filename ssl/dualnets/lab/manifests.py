@@ -18,6 +18,7 @@ OF_A_VERDICT: Mapping[str, type] = {
     "name": str, "claim": str, "verdict": str, "effect": str, "reason": str, "n": int,
 }  # fmt: skip
 LARGEST = 1e300  # of the numbers of a manifest
+OUTCOMES = ("holds", "fails", "open")
 PARQUET = b"PAR1"  # a Parquet file begins and ends with it
 
 
@@ -52,6 +53,8 @@ def read_verdicts(path: Path) -> list[Mapping[str, Any]]:
     found = _read(path)
     _check_list(found, OF_A_VERDICT, path.name)
     for verdict in found:
+        if verdict["verdict"] not in OUTCOMES:
+            raise DamagedError(f"'verdict' in {path.name} is {brief(repr(verdict['verdict']))}")
         value, interval = verdict.get("effect_value"), verdict.get("interval")
         ends = [] if interval is None else interval
         whole = isinstance(ends, list) and len(ends) in (0, 2)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import html
 import io
 import json
 import os
@@ -136,6 +137,8 @@ def test_what_is_written_by_people_is_text_and_nothing_else():
     for text in (HOSTILE[0], HOSTILE[3]):
         assert text not in page
     assert "&lt;img src=x" in page
+    assert chr(0x202E) not in page
+    assert chr(0x200B) not in page
 
 
 def test_the_explorer_has_every_score_and_the_mean_first():
@@ -176,12 +179,34 @@ def test_without_scores_on_trees_or_without_plotly_a_page_has_no_explorer(monkey
     assert len(page) < 100_000
 
 
+def test_cells_without_scores_on_trees_are_left_out_of_the_explorer():
+    experiment, table, _, _, manifest = made_up_run()
+    kept = table[table["cell"] == "cell5"]
+    found = explorer.explorer_data(experiment, kept, manifest["cells"])
+    assert [cell["name"] for cell in found["cells"]] == ["units 5"]
+    dead = kept.assign(metric=explorer.DEAD)  # of which no tree can be coloured
+    assert explorer.explorer_data(experiment, dead, manifest["cells"]) is None
+
+
+def test_legends_have_the_first_sentence_of_each_explanation():
+    assert glossary.legend(["ceiling", "gap closed ≥ 2", "variant"]) == {
+        "ceiling": "The best score that any function of the leaves reaches.",
+        "gap closed": "The share of the way from untrained to ceiling that training went.",
+    }
+    for term, text in glossary.legend(glossary.TERMS).items():
+        assert len(f"{term}: {text}") <= 80, term
+        assert "picture" not in text or term == "accuracy", term
+
+
 def test_every_figure_has_a_caption():
     for name in experiments.names():
         caption = figure_caption(experiments.load(name))
         assert len(caption) > 30, name
         assert caption[0].isupper(), name
         assert not caption.startswith("The figure"), name
+
+
+BROKEN, OLDER, CUT, NO_WORD = (f"{digit:012x}" for digit in range(4))
 
 
 @pytest.fixture(scope="module")
@@ -191,16 +216,19 @@ def reported(stored, tmp_path_factory):
     shutil.copytree(stored[2], home / "runs")
     own = home / "runs" / "emergence"
     name = stored[0].name
-    for other in ("broken", "older", "cut"):
+    for other in (BROKEN, OLDER, CUT, NO_WORD):
         shutil.copytree(own / name, own / other)
         manifest = json.loads((own / other / store.MANIFEST).read_text()) | {"run": other}
-        if other == "older":
+        if other == OLDER:
             manifest.pop("date", None)
         (own / other / store.MANIFEST).write_text(json.dumps(manifest))
-    os.utime(own / "older" / store.MANIFEST, (0, 86_400))
+    os.utime(own / OLDER / store.MANIFEST, (0, 86_400))
     (own / "tensorboard").mkdir()  # no run
-    (own / "broken" / store.RESULTS).write_bytes(b"PAR1")
-    (own / "cut" / store.MANIFEST).write_text("{")
+    (own / BROKEN / store.RESULTS).write_bytes(b"PAR1")
+    (own / CUT / store.MANIFEST).write_text("{")
+    verdicts = json.loads((own / NO_WORD / store.VERDICT).read_text())
+    verdicts[0]["verdict"] = '"><b>'
+    (own / NO_WORD / store.VERDICT).write_text(json.dumps(verdicts))
     (own / "unfinished").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         errors, printed = io.StringIO(), io.StringIO()
@@ -217,8 +245,9 @@ def test_a_report_links_runs_and_claims_both_ways(reported):
     index = (home / "report" / "index.html").read_text()
     page = f"emergence-{name}.html"
     assert index.count(f'href="{page}"') == 3  # picture, title, claim
-    assert index.index(page) < index.index("emergence-older.html")  # newest first
+    assert index.index(page) < index.index(f"emergence-{OLDER}.html")  # newest first
     assert index.count("1970-01-02 00:00 UTC") == 2  # of the run and its claim, as hltm runs has it
+    assert index.count(f'href="emergence-{OLDER}.html"') == 3
     assert 'id="claim-emergence"' in index
     assert 'href="#claim-emergence"' in index
     assert 'href="index.html#claim-emergence"' in (home / "report" / page).read_text()
@@ -231,11 +260,13 @@ def test_a_report_links_runs_and_claims_both_ways(reported):
 def test_damaged_runs_are_named_and_stop_nothing(reported):
     home, *_, errors = reported
     index = (home / "report" / "index.html").read_text()
-    expected = {"broken": "", "cut": "its manifest.json or its verdict.json is not JSON",
-                "unfinished": "it is not finished: there is no manifest.json"}  # fmt: skip
+    expected = {BROKEN: "results.parquet is cut off, or no Parquet file",
+                CUT: "manifest.json is no JSON",
+                NO_WORD: "&#x27;verdict&#x27; in verdict.json is "}  # fmt: skip
     for folder, reason in expected.items():
         assert f"<code>emergence/{folder}</code>: {reason}" in index
-        assert f"hltm: emergence/{folder} cannot be shown: {reason}" in errors
+        assert f"hltm: emergence/{folder} cannot be shown: {html.unescape(reason)}" in errors
+    assert "unfinished" not in index  # which is no run
     assert errors.count("\n") == 3
 
 
@@ -244,8 +275,17 @@ def test_a_report_is_replaced_and_nothing_else_is(reported, tmp_path, capsys):
     runs = str(home / "runs")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / site.MARK).write_text('{"runs": []}')  # a report of something else
+    shutil.copytree(home / "report", tmp_path / "own")
+    (tmp_path / "own" / "CNAME").write_text("example.org")
+    (tmp_path / "link").symlink_to(home / "report")
     for target, message in (
         (tmp_path / "mine", "has files and is no report"),
+        (tmp_path / "other", "has files and is no report"),
+        (tmp_path / "own", "which would be lost: 'CNAME'"),
+        (tmp_path / "link", "is a link, expected a folder"),
+        (tmp_path / "mine" / "notes.txt" / "report", "cannot write to"),
         (tmp_path / "mine" / "notes.txt", "is a file, expected a folder"),
         (home / "runs" / "report", "must lie apart from the runs"),
         (home, "must lie apart from the runs"),
@@ -253,6 +293,7 @@ def test_a_report_is_replaced_and_nothing_else_is(reported, tmp_path, capsys):
         assert main(["report", runs, "-o", str(target)]) == 2
         assert message in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+    assert (tmp_path / "own" / "CNAME").read_text() == "example.org"
     assert main(["report", str(tmp_path / "none")]) == 2
     assert "there is no folder" in capsys.readouterr().err
     site.check_target(home / "runs", home / "report")

@@ -3,16 +3,17 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from browser import CHROMIUM, browser
-from made_up_pages import EXPERIMENT, HOSTILE, made_up_page, made_up_run
+from made_up_pages import EXPERIMENT, HOSTILE, SVG, made_up_page, made_up_run
 
 from dualnets import experiments
 from dualnets.lab.claims import of_verdicts
 from dualnets.lab.report import site
 from dualnets.lab.report.explorer import packed, plotly_script
 from dualnets.lab.report.index import index_page
-from dualnets.lab.report.page import Site
+from dualnets.lab.report.page import Site, run_page
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 LARGEST = 15e6  # bytes
@@ -63,6 +64,41 @@ def test_the_slider_changes_the_colours(opened):
     assert over == pytest.approx([value / 0.9 for value in before])
     choose(opened, "colour", "null")
     assert opened.run(COLOURS) == pytest.approx([value - 0.05 for value in before])
+
+
+def test_leaves_and_latents_without_a_score_are_grey(tab, tmp_path):
+    experiment, table, summary, verdicts, manifest = made_up_run()
+    gone = (table["node"] == HOSTILE[1]) & ((table["step"] == 0) | (table["member"] == 1))
+    table.loc[gone, "value"] = np.nan
+    table.loc[table["node"] == HOSTILE[2], "value"] = 0.01  # below the null
+    path = tmp_path / "a b#c%20d?e" / "index.html"
+    path.parent.mkdir()
+    path.write_text(run_page(experiment, table, summary, verdicts, manifest, SVG), encoding="utf-8")
+    tab.open(path)
+    tab.wait("document.getElementById('explorer').dataset.ready")
+    part = "document.querySelector('#trees .chart').data[{}].{}"
+    assert tab.run(part.format(1, "marker.symbol")) == ["circle", "circle", "square"]
+    assert tab.run(part.format(2, "x.length")) == 4
+    assert "reversed" in tab.run(part.format(2, "text[0]"))
+    choose(tab, "member", "1")
+    assert tab.run(part.format(1, "customdata")) == [HOSTILE[0], HOSTILE[2]]
+    assert tab.run(part.format(2, "customdata")) == [HOSTILE[1], None, None, None, None]
+    choose(tab, "member", "0")
+    choose(tab, "latent", HOSTILE[1])
+    told = tab.run("document.getElementById('told').textContent")
+    assert "initial –" in told
+    assert "gap closed –" in told  # there is no way from nothing
+    assert tab.troubles() == []
+
+
+def test_texts_and_controls_are_there_without_charts(tab, tmp_path):
+    path = tmp_path / "index.html"
+    path.write_text(made_up_page(Site(site.INDEX, "missing.js")), encoding="utf-8")
+    tab.open(path)
+    tab.wait("document.getElementById('waiting').textContent.includes('missing.js')")
+    assert tab.run("document.getElementById('cell-0').options.length") == 2
+    choose(tab, "latent", HOSTILE[2])
+    assert "ceiling0.900" in tab.run("document.getElementById('numbers').textContent")
 
 
 def test_two_cells_stand_side_by_side(opened):
@@ -147,6 +183,8 @@ def test_nothing_is_wider_than_the_page(tab, page, width, dark):
     tab.open(page, width=width, dark=dark)
     tab.wait("document.getElementById('explorer').dataset.ready")
     assert tab.run("document.documentElement.scrollWidth") <= width
+    colour = tab.run("document.getElementById('curve').data[0].line.color")
+    assert colour == ("#56b4e9" if dark else "#0072b2")  # light lines on a dark page
     assert (
         tab.run("getComputedStyle(document.body).backgroundColor === 'rgb(255, 255, 255)'") != dark
     )

@@ -9,6 +9,7 @@ from importlib.resources import files
 
 from dualnets.lab.report.glossary import PROSE, TERMS, term_of
 from dualnets.lab.report.tables import explained, term_id
+from hltm._names import visible
 
 
 @cache
@@ -68,7 +69,8 @@ def prose(text: str, *, terms: bool = False) -> str:
         seen.add(term)
         return explained(found[0], found[0])
 
-    parts = re.split(r"`([^`]+)`", html.escape(text))  # every other one is code
+    line = visible(" ".join(text.split()))
+    parts = re.split(r"`([^`]+)`", html.escape(line))  # every other one is code
     for at in range(0, len(parts), 2):
         parts[at] = PROSE.sub(mark, parts[at]) if terms else parts[at]
     return "".join(f"<code>{part}</code>" if at % 2 else part for at, part in enumerate(parts))

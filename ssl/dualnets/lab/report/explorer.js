@@ -7,9 +7,8 @@
   const $ = (id) => document.getElementById(id);
 
   async function unpacked(text) {
-    const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-    return new Response(stream).text();
+    const { body } = await fetch(`data:application/gzip;base64,${text}`); // which no network sees
+    return new Response(body.pipeThrough(new DecompressionStream("gzip"))).text();
   }
 
   async function loadPlotly() {
@@ -25,10 +24,9 @@
   }
 
   const data = JSON.parse(await unpacked($("explorer-data").textContent));
-  await loadPlotly();
 
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  const sides = ["#0072b2", "#d55e00"]; // of the first cell and the one beside it, in curves
+  const sides = () => (dark.matches ? ["#56b4e9", "#e69f00"] : ["#0072b2", "#d55e00"]); // of the first cell and the one beside it, in curves
   // Plotly reads tags in texts; names are texts and nothing else.
   const plain = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
   const shown = (number) => (number === null ? "–" : number.toFixed(3));
@@ -41,7 +39,8 @@
 
   // What is chosen.
   const chosen = () => [0, 1].map((side) => data.cells[$(`cell-${side}`).value]).filter(Boolean);
-  const member = () => Number($("member").value);
+  // 0, the mean, or the place of the member of this name; -1 where the cell has none
+  const member = (cell) => ($("member").value === "mean" ? 0 : cell.members.map(String).indexOf($("member").value) + 1 || -1);
   const steps = () => [...new Set(chosen().flatMap((cell) => cell.steps))].sort((a, b) => a - b);
   const now = () => steps()[Number($("snapshot").value)];
   const last = (cell) => Math.max(0, cell.steps.filter((step) => step <= now()).length - 1);
@@ -49,8 +48,8 @@
 
   // One number of a latent, by its place among the latents; null where it was not stored.
   const scale = (number) => (number === null || number === undefined ? null : number / 1000);
-  const value = (cell, at, when = last(cell)) => scale(scores(cell)?.value[member()]?.[when]?.[at]);
-  const bound = (cell, at, name) => scale(scores(cell)?.[name][member()]?.[at]);
+  const value = (cell, at, when = last(cell)) => scale(scores(cell)?.value[member(cell)]?.[when]?.[at]);
+  const bound = (cell, at, name) => scale(scores(cell)?.[name][member(cell)]?.[at]);
 
   function coloured(cell, at) {
     const own = value(cell, at), how = $("colour").value;
@@ -63,37 +62,42 @@
   // Trees: one below or beside the other.
   function drawTree(side, cell) {
     const tree = data.trees[cell.tree], colours = tree.latents.map((_, at) => coloured(cell, at));
+    const places = new Map(tree.latents.map((node, at) => [node, at]));
     const edges = { x: [], y: [], mode: "lines", hoverinfo: "skip", line: { color: "#8888", width: 1 } };
     tree.parent.forEach((parent, node) => {
       if (parent < 0) return;
       edges.x.push(tree.x[parent], tree.x[node], null);
       edges.y.push(tree.level[parent], tree.level[node], null);
     });
-    const square = (at) => value(cell, at) <= bound(cell, at, "null") && bound(cell, at, "null") !== null;
-    const ring = (at) => tree.names[tree.latents[at]] === $("latent").value;
-    const size = tree.latents.length < 64 ? 17 : 9;
-    const nodes = {
-      x: tree.latents.map((node) => tree.x[node]), y: tree.latents.map((node) => tree.level[node]),
-      mode: "markers", customdata: tree.latents.map((node) => tree.names[node]), hoverinfo: "text",
-      text: tree.latents.map((node, at) =>
-        plain(`latent ${tree.names[node]}, level ${tree.level[node]}: ${shown(colours[at])}`)),
-      marker: {
-        size, color: colours, cmin: 0, cmax: 1, colorscale: "Viridis", showscale: true,
-        symbol: tree.latents.map((_, at) => (square(at) ? "square" : "circle")),
-        line: { color: tree.latents.map((_, at) => (ring(at) ? "#e6007e" : "#333")),
-          width: tree.latents.map((_, at) => (ring(at) ? 4 : 0.7)) },
-        colorbar: { thickness: 10, outlinewidth: 0, tickfont: { color: ink() } },
-      },
-    };
+    const below = (at) => bound(cell, at, "null") !== null && value(cell, at) <= bound(cell, at, "null");
+    const ring = (node) => places.has(node) && tree.names[node] === $("latent").value;
+    const size = Math.max(4, Math.min(17, 1000 / tree.latents.length));
+    const points = (nodes, marker) => ({
+      x: nodes.map((node) => tree.x[node]), y: nodes.map((node) => tree.level[node]), mode: "markers", hoverinfo: "text",
+      customdata: nodes.map((node) => (places.has(node) ? tree.names[node] : null)),
+      text: nodes.map((node) => plain(places.has(node)
+        ? `latent ${tree.names[node]}, level ${tree.level[node]}: ${shown(colours[places.get(node)])}` : `leaf ${tree.names[node]}`)),
+      marker: { line: { color: nodes.map((node) => (ring(node) ? "#e6007e" : "#333")),
+        width: nodes.map((node) => (ring(node) ? 4 : size < 9 ? 0 : 0.7)) }, ...marker },
+    });
+    const scored = tree.latents.filter((_, at) => colours[at] !== null);
+    const nodes = points(scored, { size,
+      color: scored.map((node) => colours[places.get(node)]), cmin: 0, cmax: 1, colorscale: "Viridis", showscale: true,
+      symbol: scored.map((node) => (below(places.get(node)) ? "square" : "circle")),
+      colorbar: { thickness: 10, outlinewidth: 0, tickfont: { color: ink() } },
+    });
+    // Grey: leaves, and latents without a score.
+    const rest = [...tree.names.keys()].filter((node) => (colours[places.get(node)] ?? null) === null);
+    const others = points(rest, { size: rest.map((node) => size / (places.has(node) ? 2 : 3)), color: "#888" });
     const layout = { ...look(), hovermode: "closest", xaxis: { visible: false }, yaxis: { visible: false, rangemode: "normal" } };
     const chart = $("trees").children[side].querySelector(".chart");
     chart.setAttribute("aria-label", `Tree of ${cell.name}`);
     $("trees").children[side].querySelector("h3").textContent = cell.name;
-    Plotly.react(chart, [edges, nodes], { ...layout, width: chart.clientWidth, height: chart.clientHeight }, settings);
+    Plotly.react(chart, [edges, nodes, others], { ...layout, width: chart.clientWidth, height: chart.clientHeight }, settings);
     if (!chart.dataset.listens) {
       chart.dataset.listens = "yes";
       chart.on("plotly_click", ({ points }) => {
-        if (points[0].customdata === undefined) return;
+        if ((points[0].customdata ?? null) === null) return;
         $("latent").value = points[0].customdata;
         draw();
       });
@@ -113,12 +117,12 @@
       const at = placeOf(cell), x = cell.steps.map((step) => step + 1), name = plain(cell.name);
       if (at < 0) return;
       lines.push({ x, y: cell.steps.map((_, when) => value(cell, at, when)), name,
-        mode: "lines+markers", line: { color: sides[side] } });
+        mode: "lines+markers", line: { color: sides()[side] } });
       for (const [kind, dash] of [["ceiling", "dash"], ["null", "dot"]]) {
         const height = bound(cell, at, kind);
         if (height === null) continue;
         lines.push({ x: [x[0], x.at(-1)], y: [height, height], name: kind, mode: "lines", showlegend: side === 0,
-          line: { color: sides[side], dash, width: 1 } });
+          line: { color: sides()[side], dash, width: 1 } });
       }
     });
     const axis = { gridcolor: "#8883", zeroline: false };
@@ -139,12 +143,12 @@
     const at = placeOf(cell);
     if (at < 0) return null;
     const own = value(cell, at), initial = value(cell, at, 0), ceiling = bound(cell, at, "ceiling");
-    const gap = own === null || ceiling === null || ceiling <= initial ? null : (own - initial) / (ceiling - initial);
+    const gap = [own, initial, ceiling].includes(null) || ceiling <= initial ? null : (own - initial) / (ceiling - initial);
     const found = { alignment: shown(own), initial: shown(initial), ceiling: shown(ceiling),
       null: shown(bound(cell, at, "null")), "gap closed": shown(gap) };
     if (cell.candidates[at]) found.candidates = cell.candidates[at];
     if (cell.units) found.units = String(cell.units);
-    const dead = scale(cell.dead[member()]?.[at]);
+    const dead = scale(cell.dead[member(cell)]?.[at]);
     if (dead !== null) found["dead units at the end"] = String(Math.round(dead * 10) / 10);
     return found;
   }
@@ -183,8 +187,10 @@
       $("trees").append(part);
     }
     while ($("trees").children.length > cells.length) $("trees").lastChild.remove();
-    cells.forEach((cell, side) => drawTree(side, cell));
-    drawCurve();
+    if (globalThis.Plotly) {
+      cells.forEach((cell, side) => drawTree(side, cell));
+      drawCurve();
+    }
     tell();
   }
 
@@ -192,7 +198,7 @@
   function choices() {
     const [cell] = chosen(), tree = data.trees[cell.tree];
     const kept = ["member", "metric", "latent"].map((id) => [$(id), $(id).value]);
-    fill($("member"), [["0", "mean of all"], ...cell.members.map((name, at) => [at + 1, name])]);
+    fill($("member"), [["mean", "mean of all"], ...cell.members.map((name) => [name, name])]);
     fill($("metric"), Object.entries(data.metrics).filter(([name]) => name in cell.of));
     fill($("latent"), tree.latents.map((node) => [tree.names[node], `${tree.names[node]}, level ${tree.level[node]}`]));
     for (const [select, before] of kept) {
@@ -210,12 +216,11 @@
       draw();
     }, 500) : 0;
     $("play").textContent = on ? "Stop" : "Play";
-    $("play").setAttribute("aria-pressed", on);
     if (!on) tell();
   }
 
   fill($("cell-0"), data.cells.map((cell, at) => [at, cell.name]));
-  fill($("cell-1"), [["none", "nothing"], ...data.cells.map((cell, at) => [at, cell.name])]);
+  fill($("cell-1"), [["none", "no second cell"], ...data.cells.map((cell, at) => [at, cell.name])]);
   choices();
   $("snapshot").max = steps().length - 1;
   $("snapshot").value = $("snapshot").max;
@@ -230,6 +235,17 @@
   });
   dark.addEventListener("change", draw);
   addEventListener("resize", draw);
+  draw();
+
+  // Texts and controls are there; plotly's script is long, and is read when nothing else is to be done.
+  await new Promise((resolve) => (globalThis.requestIdleCallback ?? setTimeout)(resolve));
+  try {
+    await loadPlotly();
+  } catch {
+    $("waiting").textContent = `The charts cannot be drawn: ${box.dataset.plotly || "plotly's script"} cannot be loaded.`;
+    return;
+  }
+  $("waiting").remove();
   draw();
   box.dataset.ready = "yes";
 })();

@@ -20,6 +20,7 @@ import numpy as np
 from dualnets.lab.free_settings import free_settings
 from dualnets.lab.report.document import asset
 from dualnets.lab.report.run_settings import rebuilt, shown_setting, with_effect
+from hltm._names import visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,8 +52,9 @@ CONTROLS = """<div class="controls">
 <label>Latent<select id="latent"></select></label>
 <label class="over"><span>Snapshot: <output id="updates"></output></span>
 <input type="range" id="snapshot" min="0" value="0" step="1"></label>
-<button type="button" id="play" aria-pressed="false">Play</button>
+<button type="button" id="play">Play</button>
 </div>
+<p class="quiet" id="waiting">The charts are being loaded.</p>
 <div class="pair" id="trees"></div>
 <div id="curve" class="chart" role="img"></div>
 <div id="numbers"></div>
@@ -81,7 +83,8 @@ def explorer(
         return heading + MISSING, ""
     body = (
         f'{heading}<p class="quiet">Latents of a tree, coloured by how well the best unit follows each. '
-        "A latent is chosen by a click, or in the list. A square is no better than its null.</p>"
+        "A latent is chosen by a click, or in the list. A square is no better than its null; grey are "
+        "leaves, and latents without such a score.</p>"
         f'<div id="explorer" data-plotly="{html.escape(beside, quote=True)}">{CONTROLS}</div>'
     )
     parts = [("explorer-data", json.dumps(found, separators=(",", ":")).encode())]
@@ -135,8 +138,8 @@ def explorer_data(
         latents = [topology.names[v] for v in topology.latents]
         rows = by_cell.get(own["cell"], scores[:0])
         rows = rows[rows["node"].isin(latents)]
-        if rows.empty or len(topology) > LARGEST:
-            return None
+        if not rows["metric"].isin(METRICS.keys()).any() or len(topology) > LARGEST:
+            continue  # the others can be shown
         if topology not in trees:
             trees.append(topology)
         what = {
@@ -145,6 +148,8 @@ def explorer_data(
             "units": getattr(settings, "units", None),
         }
         found.append(what | _scores(rows, latents, each=len(scores) <= MOST))
+    if not found:
+        return None
     metrics = {name: words for name, words in METRICS.items() if (scores["metric"] == name).any()}
     return {"trees": list(map(_tree, trees)), "metrics": metrics, "cells": found}
 
@@ -168,7 +173,7 @@ def _tree(topology: Topology) -> dict[str, Any]:
     from hltm.plot import positions
 
     return {
-        "names": list(topology.names), "parent": topology.parent.tolist(),
+        "names": list(map(visible, topology.names)), "parent": topology.parent.tolist(),
         "level": topology.level.tolist(), "x": positions(topology).tolist(),
         "latents": list(topology.latents),
     }  # fmt: skip
@@ -176,36 +181,41 @@ def _tree(topology: Topology) -> dict[str, Any]:
 
 def _scores(rows: pd.DataFrame, latents: Sequence[str], *, each: bool) -> dict[str, Any]:
     """Scores of one cell as nested lists; the first member is the mean, the others follow if `each`."""
-    import pandas as pd
-
     steps, members = (sorted(map(int, rows[name].unique())) for name in ("step", "member"))
+    metrics = rows["metric"].to_numpy()
+    places = (
+        np.searchsorted(members, rows["member"]),
+        np.searchsorted(steps, rows["step"]),
+        rows["node"].map({node: at for at, node in enumerate(latents)}).to_numpy(),
+    )
 
-    def array(part: pd.DataFrame, column: str, at: Sequence[int]) -> list[Any]:
-        if column not in part:
-            return []
-        places = pd.MultiIndex.from_product([members, at, latents])
-        part = part.drop_duplicates(["member", "step", "node"])
-        values = part.set_index(["member", "step", "node"])[column].reindex(places)
-        shaped = values.to_numpy(np.float64).reshape(len(members), len(at), len(latents))
+    def array(metric: str, column: str) -> np.ndarray:
+        """`(S or 1, T, V)` values of a column, the mean over members first."""
+        shaped = np.full((len(members), len(steps), len(latents)), np.nan)
+        if column in rows:
+            of = metrics == metric
+            shaped[tuple(own[of] for own in places)] = rows[column].to_numpy(np.float64)[of]
         mean = _finite_mean(shaped)[None]
-        return _thousandths(np.concatenate([mean, shaped]) if each else mean)
+        return np.concatenate([mean, shaped]) if each else mean
 
-    of: dict[str, Any] = {}
-    for metric, part in rows[rows["metric"] != DEAD].groupby("metric", sort=False):
-        ends = {
-            name: [own[0] for own in array(part, name, steps[-1:])] for name in ("null", "ceiling")
+    of = {
+        str(metric): {
+            "value": _thousandths(array(metric, "value")),
+            **{name: _thousandths(array(metric, name)[:, -1]) for name in ("null", "ceiling")},
         }
-        of[str(metric)] = {"value": array(part, "value", steps), **ends}
-    dead = rows[rows["metric"] == DEAD]
-    last = [own[0] for own in array(dead, "value", steps[-1:])] if len(dead) else []
-    levels = rows.drop_duplicates("node").set_index("node")
-    seen = levels["candidates"].reindex(latents).tolist() if "candidates" in levels else []
+        for metric in dict.fromkeys(metrics)
+        if metric != DEAD
+    }
+    last = _thousandths(array(DEAD, "value")[:, -1]) if DEAD in metrics else []
+    candidates = (
+        dict(zip(rows["node"], rows["candidates"], strict=True)) if "candidates" in rows else {}
+    )
     return {
         "steps": steps,
         "members": members if each else [],
         "of": of,
         "dead": last,
-        "candidates": seen,
+        "candidates": [candidates.get(node) for node in latents],
     }
 
 

@@ -5,48 +5,49 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-TERMS = {
-    "accuracy": "The share of held-out pictures whose label a probe finds from the network's output.",
-    "alignment": "How well the best candidate unit follows a latent: the largest |correlation| of a unit "
-    "with it, or the largest correlation ratio where a latent has more than two states.",
-    "below null": "The number of latents, or of units, whose score is no better than the null.",
-    "candidates": "The units among which a latent's best is looked for: its own block of a tree network, "
-    "or the whole layer of a dense one.",
+TERMS = {  # the first sentence is short, and says it alone
+    "accuracy": "The share of held-out pictures whose label a probe finds. It reads the network's output.",
+    "alignment": "How well the best candidate unit follows a latent. It is the largest |correlation| of a "
+    "unit with it, or the largest correlation ratio where a latent has more than two states.",
+    "below null": "Latents, or units, that score no better than the null.",
+    "candidates": "The units among which a latent's best is looked for. In a tree network they are its own "
+    "block, in a dense one the whole layer.",
     "ceiling": "The best score that any function of the leaves reaches. Pictures have none that is known; "
     "there an accuracy of 1 takes its place.",
-    "collapsed": "Embeddings that hardly differ between inputs, which is a spread near 0.",
+    "collapsed": "Embeddings that hardly differ between inputs: a spread near 0.",
     "control": "The same with nothing to be learned, e.g. views that share nothing. What also grows there "
     "is no effect.",
-    "correlation ratio": "The share of a unit's variance that a latent's state explains, as its square "
-    "root: for latents with more than two states.",
-    "dead units": "Units that are 0 on every input, and so can neither follow anything nor learn.",
-    "diverged": "Numbers that grew beyond what can be represented, so that training stopped.",
-    "effective rank": "The number of directions in which embeddings vary, each counted by its share of the "
-    "variance.",
+    "correlation ratio": "The square root of the variance share that a latent explains. It is "
+    "used for latents with more than two states.",
+    "dead units": "Units that are 0 on every input. They can neither follow anything nor learn.",
+    "diverged": "Numbers that grew beyond what can be represented. Training stopped there.",
+    "effective rank": "The number of directions in which embeddings vary. Each is counted by its share of "
+    "the variance.",
     "emerges": "Whether the rule finds that training aligned units with these latents.",
-    "fails": "By the rule, which was fixed before the run, the numbers speak against the claim.",
+    "fails": "The numbers speak against the claim. The rule was fixed before the run.",
     "flat": "Whether a curve has reached its plateau.",
-    "gap closed": "The share of the way from the untrained network to the ceiling that training goes: 0 is "
-    "no change, 1 is the ceiling, and below 0 training made it worse.",
-    "holds": "By the rule, which was fixed before the run, the numbers support the claim.",
+    "gap closed": "The share of the way from untrained to ceiling that training went. 0 is no change, "
+    "1 is the ceiling, and below 0 training made it worse.",
+    "holds": "The numbers support the claim. The rule was fixed before the run.",
     "initial": "The value of the untrained network. It is not 0: random units are already aligned.",
-    "interval": "The 95% interval: a procedure that covers the true value in 95% of repetitions with other "
-    "trees or networks. It stands in brackets, or as ± half of its width.",
-    "latent": "A hidden node of the tree that generates the data; its leaves alone are seen.",
+    "interval": "The 95% interval, in brackets or as ± half of its width. It comes from a procedure that "
+    "covers the true value in 95% of repetitions with other trees or networks.",
+    "latent": "A hidden node of the tree that generates the data. Its leaves alone are seen.",
     "level": "Levels are counted from the leaves, which are level 0, up to the root.",
-    "n": "The number of independent values behind a number: trees, each with a network of its own, or "
-    "networks on pictures.",
+    "n": "The number of independent values behind a number. They are trees, each with a network of its own, "
+    "or networks on pictures.",
     "null": "The 95% quantile of what meaningless units score. A score that is no better is no evidence.",
-    "open": "The run does not decide: too few trees, curves that are not flat, an interval on both sides of "
-    "a bound, or settings of one's own.",
-    "p": "The probability of a difference at least this large if there were none, multiplied by the number "
-    "of tests.",
-    "plateau": "The flat end of a curve: over the last half of the updates it changes by no more than is "
-    "allowed. Without it there is no verdict on the end of training.",
-    "rank correlation": "Spearman's: the correlation of two orders, 1 where they are the same.",
-    "selectivity": "Half the difference of a unit's means in the two states of a latent, Equation "
+    "open": "The run does not decide. There are too few trees, curves that are not flat, an interval on both "
+    "sides of a bound, or settings of one's own.",
+    "p": "The probability of a difference at least this large if there were none. It is multiplied by the "
+    "number of tests.",
+    "plateau": "The flat end of a curve. Over the last half of the updates it changes by no more than is "
+    "allowed; without it there is no verdict on the end of training.",
+    "rank correlation": "Spearman's: the correlation of two orders. It is 1 where they are the same.",
+    "selectivity": "Half the difference of a unit's means in a latent's two states. It is Equation "
     "4.2 of docs/theory.md.",
-    "spread": "How widely embeddings of different inputs point: 0 is a collapse to a point, 1 everywhere.",
+    "spread": "How differently embeddings of different inputs point. 0 is a collapse to a point, 1 is "
+    "everywhere.",
 }
 SPELLED = {  # how terms stand in tables and sentences -> the term
     "best |correlation|": "alignment", "|correlation|": "alignment", "before": "initial",
@@ -92,11 +93,17 @@ def term_of(words: str) -> str | None:
 
 
 def legend(headings: Iterable[str]) -> dict[str, str]:
-    """Term -> its explanation, of the terms in headings, each once.
+    """Term -> the first sentence of its explanation, of the terms in headings, each once.
 
     Example:
         >>> list(legend(["variant", "ceiling", "gap closed ≥ 2", "n"]))
         ['ceiling', 'gap closed', 'n']
+        >>> legend(["ceiling"])["ceiling"]
+        'The best score that any function of the leaves reaches.'
     """
     found = (term_of(str(words)) for words in headings)
-    return {term: TERMS[term] for term in dict.fromkeys(found) if term is not None}
+    return {
+        term: re.split(r"(?<=\.) (?=[A-Z0])", TERMS[term])[0]
+        for term in dict.fromkeys(found)
+        if term is not None
+    }

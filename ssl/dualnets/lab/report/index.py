@@ -65,6 +65,8 @@ def _verdict(word: str) -> str:
 def _measured(result: ClaimResult) -> str:
     """The effect, its interval and n, as HTML."""
     n = counted(result.n, result.of.removesuffix("s"))
+    if result.effect is None:
+        return "no effect is defined"
     return html.escape(f"{result.shown_effect}, n = {n}")
 
 

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from dualnets.lab.report.document import document, prose
 from dualnets.lab.report.explorer import explorer
 from dualnets.lab.report.run_settings import settings_html
 from dualnets.lab.report.tables import counted, details_table, explained, html_table, number
+from hltm._names import visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +67,7 @@ def run_page(
     name, cells = manifest["experiment"], manifest["cells"]
     description = "\n".join(f"<p>{prose(text)}</p>" for text in experiment.description)
     notes = [f"cell {cell['cell']}: {note}" for cell in cells for note in cell["notes"]]
-    items = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
+    items = "".join(f"<li>{html.escape(visible(note))}</li>" for note in notes)
     origin = [name, f"{manifest['scale']} scale", f"run {manifest['run']}"]
     if manifest.get("date"):
         origin.append(readable_date(manifest["date"]))
@@ -86,7 +88,7 @@ def run_page(
 <h2>Settings</h2>
 {settings_html(experiment, [cell["settings"] for cell in cells])}
 <h2>Command</h2>
-<pre tabindex="0">{html.escape(manifest["command"])}</pre>
+<pre tabindex="0">{html.escape(visible(manifest["command"]))}</pre>
 <p class="quiet">{_made(cells)} All {len(table):,} rows are in <code>results.parquet</code> in the run's
 folder.</p>
 """
@@ -110,7 +112,7 @@ def claim_id(experiment: str, name: str) -> str:
         >>> claim_id("byol_ablation", "the norm")
         'claim-byol_ablation-the-norm'
     """
-    return f"claim-{experiment}-{name.replace(' ', '-')}".removesuffix("-")
+    return quote(f"claim-{experiment}-{name.replace(' ', '-')}".removesuffix("-"))
 
 
 def _box(experiment: str, verdict: Verdict, site: Site | None) -> str:
@@ -121,7 +123,7 @@ def _box(experiment: str, verdict: Verdict, site: Site | None) -> str:
     )  # fmt: skip
     return f"""<div class="verdict {verdict.verdict}"><b>{word}</b>
 <div><strong>{prose(verdict.claim)}.</strong>
-<span class="quiet">{html.escape(verdict.reference)}</span><br>
+<span class="quiet">{html.escape(visible(verdict.reference))}</span><br>
 {prose(sentence(verdict), terms=True)}{beside}</div></div>"""
 
 
@@ -133,7 +135,7 @@ def sentence(verdict: Verdict) -> str:
         text += f". {effect}: {number(verdict.effect_value)}"
         if verdict.interval is not None:
             low, high = map(number, verdict.interval)
-            text += f" (95% interval {low} to {high})"
+            text += f", 95% interval {low} to {high}"
         text += f", n = {counted(verdict.n, verdict.of.removesuffix('s'))}"
     return text + "."
 

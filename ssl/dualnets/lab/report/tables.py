@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dualnets.lab.report.glossary import term_of
+from hltm._names import visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,7 +103,7 @@ def html_table(rows: pd.DataFrame, label: str = "Table") -> str:
         again = bool(text and text[0]) and values[0] == before
         before = values[0]
         cells = "".join(
-            f"<td{kind}>{html.escape(value)}</td>"
+            f"<td{kind}>{html.escape(visible(value))}</td>"
             for kind, value in zip(inside, values, strict=True)
         )
         lines.append(f'<tr class="{"again" if again else "first"}">{cells}</tr>')
