@@ -74,6 +74,9 @@ def main(arguments: list[str]) -> int:
     scales = claims.SCALES if scale is None else (scale,)
     every = [experiments.load(name) for name in experiments.names()]
     found = {each: claims.stored(every, out, each, seeds) for each in scales}
+    not_run = [result for results in found.values() for result in results if not result.run]
+    for damage in dict.fromkeys(result.reason for result in not_run if result.reason):
+        print(f"hltm: {damage}", file=sys.stderr)
     ran = {each: [result for result in results if result.run] for each, results in found.items()}
 
     # 3. Show it, or write it.

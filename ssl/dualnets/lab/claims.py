@@ -12,7 +12,8 @@ from dualnets.lab.experiment import Experiment
 from dualnets.lab.grids import run_name, values_by_field
 from dualnets.lab.report.tables import number
 from dualnets.lab.rules import claim_title
-from dualnets.lab.store import MANIFEST, VERDICT, Store
+from dualnets.lab.store import Store
+from dualnets.lab.stored_runs import read_run
 from dualnets.lab.verdicts import Verdict
 from hltm._paths import local_path
 
@@ -36,7 +37,7 @@ class ClaimResult:
         measured: what the effect is, in words.
         effect, low, high: its value and 95% interval; None where it is not defined.
         n, of: the number of independent values, and what they are.
-        reason: why the verdict is what it is.
+        reason: why the verdict is what it is, or that a run is damaged.
         flat: whether all curves are flat at the end of training; None where the claim is not about it.
         scale, run, command: of the run; empty where there is none.
         cpu_seconds: that the run took.
@@ -131,21 +132,22 @@ def can_run(experiment: Experiment, scale: str, seeds: Sequence[int]) -> bool:
 def _of_run(
     experiment: Experiment, out: Path, scale: str, changes: Mapping[str, Sequence[int]]
 ) -> list[ClaimResult]:
-    """The claims of one experiment, run or not."""
+    """The claims of one experiment, run or not; a run that is damaged counts as none."""
     store = Store(out, experiment.name)
     run = run_name(experiment, scale, **changes)
-    if not store.has_run(run):
+    stored = read_run(store.run(run)) if store.has_run(run) else None
+    damage = f"run {stored.folder} is damaged: {stored.damage}" if stored and stored.damage else ""
+    if stored is None or damage:
         return [
             ClaimResult(
-                experiment.name, claim.name, claim.text, claim.reference, partner=claim.partner
+                experiment.name, claim.name, claim.text, claim.reference, partner=claim.partner,
+                reason=damage,
             )
             for claim in experiment.claims
-        ]
-    manifest = read_json(store.run(run) / MANIFEST)
-    verdicts = [Verdict.of_dict(values) for values in read_json(store.run(run) / VERDICT)]
-    return [
-        replace(own, scale=scale, run=run) for own in of_verdicts(experiment, manifest, verdicts)
-    ]
+        ]  # fmt: skip
+    verdicts = [Verdict.of_dict(values) for values in stored.verdicts]
+    found = of_verdicts(experiment, stored.manifest, verdicts)
+    return [replace(own, scale=scale, run=run) for own in found]
 
 
 def of_verdicts(

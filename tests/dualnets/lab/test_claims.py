@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -254,6 +255,17 @@ def test_the_command_shows_prints_and_writes(out, tmp_path, capsys):
     assert main([*command, "--markdown", str(page)]) == 0
     assert page.read_text() == f"{claims.BEGIN}\n{printed}\n{claims.END}\n"
     assert (tmp_path / "claims" / "depth_and_width.json").is_file()
+
+
+def test_a_damaged_run_is_named_and_the_others_are_shown(out, tmp_path, capsys):
+    copied = shutil.copytree(out, tmp_path / "runs")
+    run = copied / "depth_and_width" / run_name(experiments.load("depth_and_width"), "default")
+    (run / "verdict.json").write_text("[" * 100_000)
+    assert main(["claims", "--out", str(copied)]) == 0
+    shown = capsys.readouterr()
+    assert f"hltm: run {run} is damaged: verdict.json" in shown.err
+    assert "Not run: " in shown.out
+    assert " HOLDS" not in shown.out
 
 
 def test_runs_of_another_seed_become_a_column(out, tmp_path, capsys):
