@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Any
 
 from dualnets.lab.workers import interrupts_blocked
 
@@ -82,9 +83,11 @@ def connected(text: str) -> Iterator[Executor]:
                     silence_logs=logging.CRITICAL,
                 )
                 stack.callback(lambda: local.result().close())
-            where = local.result()
+            at: Any = local.result()
+        else:
+            at = where
         try:
-            client = stack.enter_context(Client(where, timeout=WAIT, set_as_default=False))
+            client = stack.enter_context(Client(at, timeout=WAIT, set_as_default=False))
         except OSError as error:
             raise OSError(f"no Dask scheduler answers at {text} within {WAIT} seconds") from error
         yield client.get_executor(pure=False)
