@@ -7,19 +7,19 @@ on another machine, or a folder that this process does not see.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import queue
 import socket
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from dualnets.lab import workers
+from dualnets.lab.compiling import compiling
 from dualnets.lab.computing import compute, read_cell
 from dualnets.lab.experiment import Experiment, ProgressListener
 from dualnets.lab.reporter import Reporter
@@ -86,7 +86,9 @@ def compute_all(
     elif count > 1:
         inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         # while the processes start, and then train; what two need, one of them compiles
-        with _compiling(cells, count, cards), LocalProcesses(count, cards, inbox.put) as processes:
+        given = [settings for _, settings in missing]
+        ahead = compiling(given, count, cards, cells.begun)
+        with ahead, LocalProcesses(count, cards, inbox.put) as processes:
             _compute_on(processes, cells, cards[0], inbox)
     else:
         for at, (cell, settings) in enumerate(missing):
@@ -259,9 +261,8 @@ def _compute_elsewhere(
         return Outcome(socket.gethostname(), WorkerError.__name__, str(error), fatal=True)
     workers.report((at, "started", ()))
     card = workers.own_card()
-    if (
-        card is None and this_process() != source
-    ):  # no process of ours, nor a thread of the one that waits
+    # neither one of `LocalProcesses`, which have set it, nor a thread of the process that waits
+    if card is None and this_process() != source:
         import torch
 
         torch.set_num_threads(1)
@@ -294,35 +295,3 @@ def _attempt(
         text = str(error) if kind and str(error) else f"{name}: {error}".rstrip(": ")
         return Outcome(host, kind or name, text, traceback.format_exc())
     return Outcome(host)
-
-
-@contextlib.contextmanager
-def _compiling(cells: _Cells, count: int, cards: Sequence[str]) -> Iterator[None]:
-    """Compile in a thread, until the block ends, what cells on the CPU will run."""
-    over = threading.Event()  # nothing is left to do
-    if list(cards) == ["cpu"]:
-        given = [settings for _, settings in cells.missing]
-        wanted = given, count, cells.begun, over
-        threading.Thread(target=_compile_kernels, args=wanted, daemon=True).start()
-    try:
-        yield
-    finally:
-        over.set()
-        cells.begun.set()
-
-
-def _compile_kernels(
-    given: Sequence[Any], count: int, begun: threading.Event, over: threading.Event
-) -> None:
-    """Compile what cells will run, where their settings know it; for the first `count` of them at once.
-
-    What is wrong with settings, the process that computes the cell says.
-    """
-    for at, settings in enumerate(given):
-        if at >= count:
-            begun.wait()
-        if over.is_set():
-            return
-        if hasattr(settings, "compile_kernels"):
-            with contextlib.suppress(Exception):
-                settings.compile_kernels()

@@ -14,7 +14,7 @@ from cells_elsewhere import die, fail, meet, report, write_number
 from tiny_runs import blank_figures, tiny_run
 
 from dualnets.lab import workers
-from dualnets.lab.scheduling import _compile_kernels
+from dualnets.lab.compiling import compile_kernels
 from dualnets.lab.workers import LocalProcesses
 
 pytestmark = pytest.mark.usefixtures("quick_processes")
@@ -133,9 +133,9 @@ def test_compiling_ahead_ends_with_the_run_and_leaves_errors_to_the_cells():
             raise ValueError("refused")
 
     begun, over = threading.Event(), threading.Event()
-    _compile_kernels([Settings()] * 2, 2, begun, over)
+    compile_kernels([Settings()] * 2, 2, begun, over)
     assert Settings.compiled == 2
-    ahead = threading.Thread(target=_compile_kernels, args=([Settings()] * 3, 2, begun, over))
+    ahead = threading.Thread(target=compile_kernels, args=([Settings()] * 3, 2, begun, over))
     ahead.start()  # the third waits for a first cell
     over.set()  # as when a cell fails
     begun.set()
