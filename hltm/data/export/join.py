@@ -69,6 +69,11 @@ def join(
         own = {key: expected[key] for key in expected if key not in ("start", "n")}
         if what := difference(part.manifest, own):
             raise ValueError(f"{part.folder} does not belong to {first.folder}: {what}")
+    for part in parts:
+        if part.folder.resolve() in home.resolve().parents:
+            raise ValueError(
+                f"the new folder {home} is inside {part.folder}, which would be changed"
+            )
     for one, two in pairwise(parts):
         _check_consecutive(one, two)
     recipe = replace(first.recipe, samples=parts[-1].rows.stop - first.rows.start)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -186,8 +186,14 @@ def _written_by(
     """The entries of shards that an executor writes, as they are finished."""
     bare = replace(recipe)  # without the list of all shards, which it has made meanwhile
     asking, place = this_process(), home.absolute()
-    tasks = {executor.submit(_write_elsewhere, asking, place, bare, each): each for each in shards}
+    tasks: dict[Future[dict[str, Any]], Shard] = {}
     try:
+        for shard in shards:
+            try:
+                tasks[executor.submit(_write_elsewhere, asking, place, bare, shard)] = shard
+            except Exception as error:  # a pool that is broken, or an executor that was shut down
+                reason = str(error) or type(error).__name__
+                raise OSError(f"the executor takes no more files: {reason}") from error
         for task in as_completed(tasks):
             shard = tasks[task]
             try:
@@ -195,7 +201,7 @@ def _written_by(
             except (ValueError, OSError, MemoryError):
                 raise
             except Exception as error:  # executors have errors of their own for a process that died
-                reason = f"{type(error).__name__}: {error}"
+                reason = f"{type(error).__name__}: {error}".rstrip(": ")
                 raise OSError(f"{shard.file} was not written: {reason}") from error
             if not (home / shard.file).is_file():
                 raise OSError(

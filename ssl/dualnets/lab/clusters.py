@@ -6,7 +6,10 @@ import contextlib
 import logging
 import re
 from collections.abc import Iterator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Any
+
+from dualnets.lab.workers import interrupts_blocked
 
 WAIT = 10  # seconds for a scheduler to answer
 FORMS = "local:N with N workers on this machine, e.g. local:4, or the address of a Dask scheduler, e.g. " \
@@ -66,18 +69,25 @@ def connected(text: str) -> Iterator[Executor]:
         stack.enter_context(_quiet("distributed"))
         if isinstance(where, int):
             stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": 1}))
-            where = stack.enter_context(
-                LocalCluster(
+            # in a thread, which Ctrl-C does not interrupt: one that is half started cannot be closed
+            with interrupts_blocked(), ThreadPoolExecutor(1) as starting:
+                local = starting.submit(
+                    LocalCluster,
                     n_workers=where,
                     threads_per_worker=1,
                     dashboard_address=None,
+                    # any port that is free; its own one may be taken, of which it would warn
+                    scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
                     # each worker may fill the memory, as processes without Dask may
                     memory_limit=0,
                     silence_logs=logging.CRITICAL,
                 )
-            )
+                stack.callback(lambda: local.result().close())
+            at: Any = local.result()
+        else:
+            at = where
         try:
-            client = stack.enter_context(Client(where, timeout=WAIT, set_as_default=False))
+            client = stack.enter_context(Client(at, timeout=WAIT, set_as_default=False))
         except OSError as error:
             raise OSError(f"no Dask scheduler answers at {text} within {WAIT} seconds") from error
         yield client.get_executor(pure=False)

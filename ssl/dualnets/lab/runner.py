@@ -88,7 +88,9 @@ def run(
             verdict is open.
         executor: computes the cells in place of `workers`: any `concurrent.futures.Executor`, e.g. Dask's
             `Client(…).get_executor()`. Its processes must have this version of hltm and see the folder
-            `out`; `device` is looked up where a cell is computed. It is not shut down.
+            `out`; `device` is looked up where a cell is computed, with one thread in other processes. It
+            is not shut down. Progress is per cell; Dask does not report that a cell has started before
+            it is done.
         **changes: settings, each one value or a list of values. A rule belongs to the settings of its
             scales: with any of one's own but other seeds, which are more trees, every verdict is open.
 

@@ -7,19 +7,19 @@ on another machine, or a folder that this process does not see.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import queue
 import socket
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from dualnets.lab import workers
+from dualnets.lab.compiling import compiling
 from dualnets.lab.computing import compute, read_cell
 from dualnets.lab.experiment import Experiment, ProgressListener
 from dualnets.lab.reporter import Reporter
@@ -29,6 +29,7 @@ from hltm._executors import Source, check_version, this_process
 
 ATTEMPTS = 2  # at a cell whose process is killed
 CHECK_INTERVAL = 0.2  # seconds between two looks at which cells another executor has started
+SWAPPED_AFTER = 2.0  # seconds after which a folder that is replaced is surely there again
 VISIBLE_AFTER = 60.0  # seconds after which a file system shows what another machine has written
 FAILURES = (MemoryError, OSError, ValueError)  # of a cell, which a user can mend
 
@@ -85,7 +86,9 @@ def compute_all(
     elif count > 1:
         inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         # while the processes start, and then train; what two need, one of them compiles
-        with _compiling(cells, count, cards), LocalProcesses(count, cards, inbox.put) as processes:
+        given = [settings for _, settings in missing]
+        ahead = compiling(given, count, cards, cells.begun)
+        with ahead, LocalProcesses(count, cards, inbox.put) as processes:
             _compute_on(processes, cells, cards[0], inbox)
     else:
         for at, (cell, settings) in enumerate(missing):
@@ -103,8 +106,12 @@ class _Cells:
     ) -> None:  # fmt: skip
         self.experiment, self.missing, self.reporter = experiment, missing, reporter
         self.store = Store(os.path.abspath(out), experiment.name)
+        # of cells that are computed again: what is there before that
+        self.before = {cell: self.store.written(cell) for cell, _ in missing}
         self.listeners: dict[int, ProgressListener] = {}
         self.failures: dict[int, Outcome] = {}
+        self.steps: dict[int, int] = {}  # updates that the process of a cell has made
+        self.reported: dict[tuple[int, str], int] = {}  # the last step of each kind of report
         self.begun = threading.Event()  # a first cell is done
 
     def start(self, at: int) -> None:
@@ -113,6 +120,20 @@ class _Cells:
             settings = self.missing[at][1]
             steps = getattr(settings, "steps", 0)
             self.listeners[at] = self.reporter.cell_started(asdict(settings), steps)
+
+    def report(self, at: int, kind: str, details: tuple[Any, ...]) -> None:
+        """Pass on the progress of a cell; of one that is computed once more, what was not reported before."""
+        self.start(at)
+        if kind == "started":
+            self.steps[at] = 0
+        elif kind == "updated":
+            self.steps[at] += details[0]
+            if (new := self.steps[at] - self.reported.get((at, kind), 0)) > 0:
+                self.reported[at, kind] = self.steps[at]
+                self.listeners[at].updated(new)
+        elif details[0] > self.reported.get((at, kind), -1):
+            self.reported[at, kind] = details[0]
+            self.listeners[at].probed(*details)
 
     def end(self, at: int, outcome: Outcome) -> None:
         """A cell is stored, or has failed."""
@@ -125,9 +146,21 @@ class _Cells:
             self.failures[at] = outcome
             self.reporter.cell_failed(asdict(settings), outcome.text)
             return
-        _wait_until_visible(self.store, cell, outcome.host)
+        self._wait_until_visible(cell, outcome.host)
         table, manifest = read_cell(self.store, cell, settings)
         self.reporter.cell_done(asdict(settings), table, manifest["seconds"])
+
+    def _wait_until_visible(self, cell: str, host: str) -> None:
+        """Wait for the new folder of a cell, which a file system of several machines may show late."""
+        here = socket.gethostname()
+        deadline = time.monotonic() + (SWAPPED_AFTER if host == here else VISIBLE_AFTER)
+        while self.store.written(cell) in (None, self.before[cell]):
+            if time.monotonic() > deadline:
+                raise WorkerError(
+                    f"{host} has stored a cell in {self.store.cell(cell)}, but {here} does not see it: "
+                    "the folder of all results must be the same for every worker"
+                )
+            time.sleep(CHECK_INTERVAL)
 
     def raise_failures(self) -> None:
         """Raise an error of the first cell that failed, if one did."""
@@ -165,8 +198,11 @@ def _compute_on(
         task = this_process(), cells.experiment, out, cell, settings, device, at
         try:
             future = executor.submit(_compute_elsewhere, *task)
-        except RuntimeError as error:  # a pool that is broken, or an executor that was shut down
-            raise ExecutorGoneError(f"the executor takes no more cells: {error}") from error
+        except (
+            Exception
+        ) as error:  # a pool that is broken, an executor that was shut down, or any other
+            reason = str(error) or type(error).__name__
+            raise ExecutorGoneError(f"the executor takes no more cells: {reason}") from error
         attempts[at] += 1
         waiting[future] = at
         future.add_done_callback(inbox.put)
@@ -183,10 +219,7 @@ def _compute_on(
                         cells.start(at)
                 continue
             if not isinstance(found, Future):
-                at, kind, details = found
-                cells.start(at)
-                if kind != "started":
-                    getattr(cells.listeners[at], kind)(*details)
+                cells.report(*found)
                 continue
             at = waiting.pop(found)
             if (outcome := _outcome(found, attempts[at])) is None:
@@ -228,9 +261,8 @@ def _compute_elsewhere(
         return Outcome(socket.gethostname(), WorkerError.__name__, str(error), fatal=True)
     workers.report((at, "started", ()))
     card = workers.own_card()
-    if (
-        card is None and this_process() != source
-    ):  # no process of ours, nor a thread of the one that waits
+    # neither one of `LocalProcesses`, which have set it, nor a thread of the process that waits
+    if card is None and this_process() != source:
         import torch
 
         torch.set_num_threads(1)
@@ -257,52 +289,9 @@ def _attempt(
     host = socket.gethostname()
     try:
         compute(experiment, out, cell, settings, device, listener)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a cell cannot end the process of others
+        name = type(error).__name__
         kind = next((each.__name__ for each in FAILURES if isinstance(error, each)), "")
-        text = str(error) if kind else f"{type(error).__name__}: {error}"
-        return Outcome(host, kind or type(error).__name__, text, traceback.format_exc())
+        text = str(error) if kind and str(error) else f"{name}: {error}".rstrip(": ")
+        return Outcome(host, kind or name, text, traceback.format_exc())
     return Outcome(host)
-
-
-def _wait_until_visible(store: Store, cell: str, host: str) -> None:
-    """Wait for the folder of a cell, which a file system of several machines may show late."""
-    deadline = time.monotonic() + VISIBLE_AFTER
-    while not store.has_cell(cell):
-        if time.monotonic() > deadline or host == socket.gethostname():
-            raise WorkerError(
-                f"{host} has stored a cell in {store.cell(cell)}, but {socket.gethostname()} sees no such "
-                "folder: the folder of all results must be the same for every worker"
-            )
-        time.sleep(CHECK_INTERVAL)
-
-
-@contextlib.contextmanager
-def _compiling(cells: _Cells, count: int, cards: Sequence[str]) -> Iterator[None]:
-    """Compile in a thread, until the block ends, what cells on the CPU will run."""
-    over = threading.Event()  # nothing is left to do
-    if list(cards) == ["cpu"]:
-        given = [settings for _, settings in cells.missing]
-        wanted = given, count, cells.begun, over
-        threading.Thread(target=_compile_kernels, args=wanted, daemon=True).start()
-    try:
-        yield
-    finally:
-        over.set()
-        cells.begun.set()
-
-
-def _compile_kernels(
-    given: Sequence[Any], count: int, begun: threading.Event, over: threading.Event
-) -> None:
-    """Compile what cells will run, where their settings know it; for the first `count` of them at once.
-
-    What is wrong with settings, the process that computes the cell says.
-    """
-    for at, settings in enumerate(given):
-        if at >= count:
-            begun.wait()
-        if over.is_set():
-            return
-        if hasattr(settings, "compile_kernels"):
-            with contextlib.suppress(Exception):
-                settings.compile_kernels()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dualnets._files import read_json, replace_folder, write_json
 from dualnets.lab import manifests
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 RESULTS = "results.parquet"
 MANIFEST = "manifest.json"  # written last: a cell or a run that has one is whole
 VERDICT = "verdict.json"
+READ_ATTEMPTS = 3
 NETWORKS = "networks"  # a folder of .safetensors files
 # Names of metrics in tables of earlier versions -> today's
 RENAMED = {
@@ -32,6 +36,8 @@ RENAMED = {
     "blind": "below_null",
     "relay": "rival_baseline",
 }
+
+T = TypeVar("T")
 
 
 def identity(*parts: object) -> str:
@@ -68,6 +74,7 @@ def versions() -> dict[str, str | None]:
     return found
 
 
+@functools.cache  # that of the code that this process has loaded
 def _commit() -> str | None:
     """The commit of this package's source tree; None for a package that is installed elsewhere."""
     import subprocess
@@ -111,6 +118,14 @@ class Store:
         """Whether a cell is stored."""
         return (self.cell(name) / MANIFEST).is_file()
 
+    def written(self, name: str) -> tuple[int, int] | None:
+        """What changes whenever a cell is stored; None if it is not stored."""
+        try:
+            found = (self.cell(name) / MANIFEST).stat()
+        except FileNotFoundError:
+            return None
+        return found.st_mtime_ns, found.st_ino
+
     def has_run(self, name: str) -> bool:
         """Whether a run is finished."""
         return (self.run(name) / MANIFEST).is_file()
@@ -133,7 +148,7 @@ class Store:
     def read_cell(self, name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
         """A stored cell's table and manifest."""
         folder = self.cell(name)
-        return _read_table(folder / RESULTS), read_json(folder / MANIFEST)
+        return _retried(lambda: (_read_table(folder / RESULTS), read_json(folder / MANIFEST)))
 
     def read_run(self, name: str) -> tuple[pd.DataFrame, list[Mapping[str, Any]]]:
         """A finished run's table and verdicts.
@@ -150,6 +165,15 @@ class Store:
                 f"run {folder} is damaged: {error}; --fresh computes it again"
             ) from None
         return _read_table(folder / RESULTS), verdicts
+
+
+def _retried(read: Callable[[], T]) -> T:
+    """Read from a folder that may be missing for an instant, while another process replaces it."""
+    for _ in range(READ_ATTEMPTS):
+        with suppress(FileNotFoundError):
+            return read()
+        time.sleep(0.1)
+    return read()
 
 
 def _read_table(path: Path) -> pd.DataFrame:

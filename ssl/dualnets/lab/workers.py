@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import (
     BrokenExecutor,
     Executor,
@@ -22,7 +22,7 @@ from concurrent.futures import (
     ProcessPoolExecutor,
     ThreadPoolExecutor,
 )
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -102,7 +102,27 @@ def load(modules: Sequence[str]) -> None:
     multiprocessing.get_context("forkserver").set_forkserver_preload([*modules])
     if not _started_with:
         _started_with.update(_surroundings())
-    forkserver.ensure_running()
+    with interrupts_blocked():
+        forkserver.ensure_running()
+
+
+@contextmanager
+def interrupts_blocked() -> Iterator[None]:
+    """Let the threads and processes that are started in the block never receive Ctrl-C.
+
+    A terminal sends it to all processes; the one that waits ends the others, and alone says so.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # which would end the blocking if it started later
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _surroundings() -> dict[str, str]:
@@ -149,7 +169,9 @@ class LocalProcesses(Executor):
         # a process ends when it reads the end of this pipe, which also comes when this process is killed
         self._watched, self._alive = self._context.Pipe(duplex=False)
         self._pools: list[ProcessPoolExecutor] = []
-        self._own = threading.local()  # of a thread: its card, its pool of one process, their pipe
+        self._own = (
+            threading.local()
+        )  # of a thread: its card, its pool of one process, and their pipe
         self._callers = ThreadPoolExecutor(workers)  # each waits for a process
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -158,25 +180,24 @@ class LocalProcesses(Executor):
 
     def _call(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """In a thread: call a function in the thread's own process, and pass on what it reports."""
-        own = self._own
+        own, task = self._own, (_reporting, fn, args, kwargs)
         try:
-            if getattr(own, "pool", None) is None:
-                own.card = getattr(own, "card", None) or next(self._cards)
-                own.reports, sender = self._context.Pipe(duplex=False)
-                given = own.card, self._threads, self._watched, sender
-                own.pool = ProcessPoolExecutor(1, self._context, _begin, given)
-                self._pools.append(own.pool)
-                done = own.pool.submit(_reporting, fn, args, kwargs)
-                sender.close()  # now the process alone has it, and its death ends the pipe
-            else:
-                done = own.pool.submit(_reporting, fn, args, kwargs)
-            with suppress(EOFError, OSError):
-                while (report := own.reports.recv()) is not None:
-                    self._on_report(report)
-            return done.result()
-        except BrokenExecutor:
-            own.pool = None
-            raise
+            done = own.pool.submit(*task)
+        except (AttributeError, BrokenExecutor):  # there is none yet, or its process was killed
+            own.card = getattr(own, "card", None) or next(self._cards)
+            own.reports, sender = self._context.Pipe(duplex=False)
+            given = own.card, self._threads, self._watched, sender
+            own.pool = ProcessPoolExecutor(1, self._context, _begin, given)
+            self._pools.append(own.pool)
+            with (
+                interrupts_blocked(),
+                sender,
+            ):  # then the process alone has it, and its death ends the pipe
+                done = own.pool.submit(*task)
+        with suppress(EOFError, OSError):
+            while (report := own.reports.recv()) is not None:
+                self._on_report(report)
+        return done.result()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let the processes end when their tasks are done, and wait for that."""
@@ -215,7 +236,6 @@ def _reporting(fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
 def _begin(card: str, threads: int, watched: Any, reports: Any) -> None:
     """Prepare a process that computes."""
     global _card, _reports
-    import torch
 
     def end_with_the_other() -> None:
         with suppress(EOFError, OSError):
@@ -223,7 +243,9 @@ def _begin(card: str, threads: int, watched: Any, reports: Any) -> None:
         os._exit(1)
 
     threading.Thread(target=end_with_the_other, daemon=True).start()
-    # Ctrl-C reaches all processes; the one that waits ends this one
+    # as `interrupts_blocked` does elsewhere than on Windows
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    import torch  # last, because it takes seconds where it is not loaded
+
     torch.set_num_threads(threads)
     _card, _reports = card, reports

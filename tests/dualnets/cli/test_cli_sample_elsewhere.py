@@ -1,9 +1,12 @@
 """hltm sample by several processes or a cluster, and folders that are joined."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from exports import content
 
 from dualnets.cli import main
+from dualnets.lab import clusters
 
 ROWS = ["--depth", "2", "--rows-per-shard", "100"]
 
@@ -12,17 +15,29 @@ def sample(*arguments):
     return main(["sample", *map(str, arguments)])
 
 
+@pytest.mark.usefixtures("quick_processes")
 def test_processes_write_the_same_files(tmp_path):
     assert sample("-n", 300, *ROWS, tmp_path / "one") == 0
     assert sample("-n", 300, *ROWS, tmp_path / "two", "--workers", 2) == 0
     assert content(tmp_path / "one") == content(tmp_path / "two")
 
 
-def test_a_cluster_writes_the_same_files(tmp_path):
+@pytest.mark.parametrize("real", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_cluster_writes_the_same_files(tmp_path, monkeypatch, real):
     pytest.importorskip("distributed")
+    tasks = []
+
+    class Threads(ThreadPoolExecutor):
+        def submit(self, fn, /, *args):
+            tasks.append(args)
+            return super().submit(fn, *args)
+
+    if not real:
+        monkeypatch.setattr(clusters, "connected", lambda text: Threads(1))
     assert sample("-n", 300, *ROWS, tmp_path / "one") == 0
     assert sample("-n", 300, *ROWS, tmp_path / "two", "--cluster", "local:1") == 0
     assert content(tmp_path / "one") == content(tmp_path / "two")
+    assert len(tasks) == (0 if real else 3)
 
 
 def test_folders_are_joined(tmp_path, capsys, monkeypatch):

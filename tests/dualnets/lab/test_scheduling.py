@@ -1,6 +1,9 @@
 """Cells on any executor: the same values; what fails is named, and the others go on."""
 
 import multiprocessing
+import os
+import signal
+import threading
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
@@ -93,11 +96,13 @@ def test_any_executor_computes_the_cells(tmp_path, kind):
         ("refuse", ValueError, "no such luck"),
         ("fail", WorkerError, "KeyError: 'no such luck'"),
         ("fail_oddly", WorkerError, "OfItsOwnError: no such luck"),
+        ("leave", WorkerError, "SystemExit: no such luck"),
+        ("say_nothing", ValueError, "ValueError"),
     ],
 )
 def test_a_cell_that_raises_is_named_and_the_others_go_on(tmp_path, fault, kind, words):
     missing = cells_of(Settings(0), Settings(1, fault), Settings(2), Settings(3, fault))
-    kept, error, stored = compute(tmp_path, missing, 1 if fault == "fail" else 2)
+    kept, error, stored = compute(tmp_path, missing, 2 if fault in ("fail_oddly", "leave") else 1)
     assert stored == [0, 2]
     assert type(error) is kind
     text = f"cell {missing[1][0]} (seed 1, fault {fault}): {words} (2 of 4 cells failed)"
@@ -109,9 +114,16 @@ def test_a_cell_that_raises_is_named_and_the_others_go_on(tmp_path, fault, kind,
 def test_a_cell_whose_process_dies_is_computed_once_more(tmp_path):
     (tmp_path / "mark").mkdir()
     missing = cells_of(Settings(0), Settings(1, "die_once", str(tmp_path / "mark")), Settings(2))
-    _, error, stored = compute(tmp_path, missing, 2)
+    kept, error, stored = compute(tmp_path, missing, 2)
     assert error is None
     assert stored == [0, 1, 2]
+    # its updates count once
+    assert kept.of(1) == [
+        ["started", 3],
+        ["updated", 3],
+        ["probed", (3, {1: 0.5})],
+        ["done", [1 / 3]],
+    ]
 
 
 def test_a_cell_whose_process_dies_twice_is_named_and_the_others_go_on(tmp_path):
@@ -140,6 +152,14 @@ def test_an_executor_that_is_gone_ends_the_run(tmp_path):
             future.cancel()
             return future
 
+    class Full(AtOnce):
+        def submit(self, fn, /, *args):
+            raise MemoryError
+
+    _, error, _ = compute(tmp_path, cells, 1, Full())
+    assert type(error) is ExecutorGoneError
+    assert str(error) == "the executor takes no more cells: MemoryError"
+
     _, error, stored = compute(tmp_path, cells, 1, Dropping())
     assert "the executor dropped a cell" in str(error)
     assert stored == [0]
@@ -157,31 +177,50 @@ def test_a_worker_with_another_version_ends_the_run(tmp_path, monkeypatch):
     assert stored == []
 
 
-def test_a_worker_that_stores_cells_elsewhere_ends_the_run(tmp_path, monkeypatch):
+def test_an_executor_that_starts_nothing_is_left_by_ctrl_c(tmp_path):
+    futures = []
+
+    class Waiting(AtOnce):
+        def submit(self, fn, /, *args):
+            futures.append(Future())
+            return futures[-1]
+
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        compute(tmp_path, cells_of(Settings(0), Settings(1)), 1, Waiting())
+    assert [future.cancelled() for future in futures] == [True, True]
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_worker_that_stores_cells_elsewhere_ends_the_run(tmp_path, monkeypatch, older):
+    """Also where there is an older cell, which is computed again."""
+    cells = cells_of(Settings(0))
+    if older:
+        compute(tmp_path / "here", cells)
+
     def computed(experiment, out, *rest):
         return original(experiment, str(tmp_path / "elsewhere"), *rest)
 
     original = scheduling.compute
     monkeypatch.setattr(scheduling, "compute", computed)
-    monkeypatch.setattr(scheduling, "VISIBLE_AFTER", 0.0)
-    cells = cells_of(Settings(0))
+    monkeypatch.setattr(scheduling, "SWAPPED_AFTER", 0.0)
     _, error, stored = compute(tmp_path / "here", cells, 1, AtOnce())
     assert type(error) is WorkerError
-    assert "sees no such folder: the folder of all results must be the same" in str(error)
+    assert "does not see it: the folder of all results must be the same" in str(error)
     assert cells[0][0] in str(error)
-    assert stored == []
+    assert stored == [0] * older
 
 
 def test_a_folder_that_another_machine_shows_late_is_waited_for(tmp_path, monkeypatch):
-    cells, looks = cells_of(Settings(0)), []
-    compute(tmp_path, cells)
-    store = Store(tmp_path, EXPERIMENT.name)
-    seen = store.has_cell
+    looks = []
+    seen = Store.written
     monkeypatch.setattr(
-        store, "has_cell", lambda name: looks.append(name) or (len(looks) > 2 and seen(name))
+        Store, "written", lambda *own: looks.append(own) or (seen(*own) if len(looks) > 3 else None)
     )
-    scheduling._wait_until_visible(store, cells[0][0], "otherhost")
-    assert len(looks) == 3
+    _, error, stored = compute(tmp_path, cells_of(Settings(0)), 1, AtOnce())
+    assert error is None
+    assert stored == [0]
+    assert len(looks) == 4  # once before the work
 
 
 def test_a_relative_folder_is_that_of_this_process(tmp_path, monkeypatch):

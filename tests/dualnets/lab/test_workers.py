@@ -2,7 +2,9 @@
 
 import json
 import os
+import signal
 import threading
+import time
 from concurrent.futures import BrokenExecutor
 
 import pandas as pd
@@ -12,7 +14,7 @@ from cells_elsewhere import die, fail, meet, report, write_number
 from tiny_runs import blank_figures, tiny_run
 
 from dualnets.lab import workers
-from dualnets.lab.scheduling import _compile_kernels
+from dualnets.lab.compiling import compile_kernels
 from dualnets.lab.workers import LocalProcesses
 
 pytestmark = pytest.mark.usefixtures("quick_processes")
@@ -38,6 +40,27 @@ def test_a_process_that_dies_takes_no_other_task_with_it():
             processes.submit(fail, None).result()
     with pytest.raises(RuntimeError, match="after shutdown"):
         processes.submit(len, "abc")
+
+
+def test_a_process_that_is_killed_while_it_has_no_task_costs_none():
+    with LocalProcesses(1) as processes:
+        number = processes.submit(os.getpid).result()
+        os.kill(number, signal.SIGKILL)
+        deadline = time.monotonic() + 100
+        while os.path.exists(f"/proc/{number}") and time.monotonic() < deadline:
+            time.sleep(0.02)
+        (pool,) = processes._pools
+        while not pool._broken:  # which a thread of it sees a moment later
+            time.sleep(0.02)
+        assert processes.submit(len, "abc").result() == 3
+
+
+def test_ctrl_c_reaches_no_process_that_computes():
+    """Not even before it has begun: its mask is inherited."""
+    with LocalProcesses(1) as processes:
+        masked = processes.submit(signal.pthread_sigmask, signal.SIG_BLOCK, []).result()
+    assert signal.SIGINT in masked
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def test_a_block_that_ends_by_an_error_ends_its_processes_at_once(tmp_path):
@@ -110,9 +133,9 @@ def test_compiling_ahead_ends_with_the_run_and_leaves_errors_to_the_cells():
             raise ValueError("refused")
 
     begun, over = threading.Event(), threading.Event()
-    _compile_kernels([Settings()] * 2, 2, begun, over)
+    compile_kernels([Settings()] * 2, 2, begun, over)
     assert Settings.compiled == 2
-    ahead = threading.Thread(target=_compile_kernels, args=([Settings()] * 3, 2, begun, over))
+    ahead = threading.Thread(target=compile_kernels, args=([Settings()] * 3, 2, begun, over))
     ahead.start()  # the third waits for a first cell
     over.set()  # as when a cell fails
     begun.set()

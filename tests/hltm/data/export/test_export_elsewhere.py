@@ -68,6 +68,10 @@ def test_what_an_executor_did_not_write_is_one_error_and_the_same_call_continues
         OSError, match=r"of-00004.npz was not written: RuntimeError: a process died"
     ):
         hltm.export(TREE, tmp_path / "out", 1000, **SETTINGS, executor=Dying())
+    with ThreadPoolExecutor(1) as closed:
+        pass
+    with pytest.raises(OSError, match="the executor takes no more files: cannot schedule new"):
+        hltm.export(TREE, tmp_path / "out", 1000, **SETTINGS, executor=closed)
     hltm.export(TREE, tmp_path / "out", 1000, **SETTINGS, executor=AtOnce())
     hltm.export(TREE, tmp_path / "whole", 1000, **SETTINGS)
     assert content(tmp_path / "out") == content(tmp_path / "whole")
@@ -174,6 +178,9 @@ def test_parts_with_a_gap_or_an_overlap_are_refused(tmp_path):
             hltm.join(parts, tmp_path / "new")
     with pytest.raises(TypeError, match="folders must be a list of folders, got '"):
         hltm.join(str(one), tmp_path / "new")
+    with pytest.raises(ValueError, match=r"new is inside .*one, which would be changed"):
+        hltm.join([one, two], one / "new")
+    assert {path.name for path in one.iterdir()} == {"data", "manifest.json"}
     assert not (tmp_path / "new").exists()
 
 
