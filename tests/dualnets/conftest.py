@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import signal
 
 import pytest
 from tiny_runs import FLAGS, tiny_run
@@ -20,6 +21,14 @@ def stored(tmp_path_factory):
     run = tiny_run(out)
     assert run.reused
     return run, printed.getvalue(), out
+
+
+@pytest.fixture
+def ctrl_c():
+    """SIGINT raises KeyboardInterrupt; processes in the background of a shell begin with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

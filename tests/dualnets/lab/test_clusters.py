@@ -85,7 +85,7 @@ def test_claims_are_run_on_the_cluster_until_it_is_gone(monkeypatch, tmp_path, c
     )
 
 
-def test_a_cluster_that_is_interrupted_while_it_starts_is_closed(monkeypatch):
+def test_a_cluster_that_is_interrupted_while_it_starts_is_closed(monkeypatch, ctrl_c):
     distributed = pytest.importorskip("distributed")
     events = []
 

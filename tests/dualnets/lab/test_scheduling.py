@@ -177,7 +177,7 @@ def test_a_worker_with_another_version_ends_the_run(tmp_path, monkeypatch):
     assert stored == []
 
 
-def test_an_executor_that_starts_nothing_is_left_by_ctrl_c(tmp_path):
+def test_an_executor_that_starts_nothing_is_left_by_ctrl_c(tmp_path, ctrl_c):
     futures = []
 
     class Waiting(AtOnce):
