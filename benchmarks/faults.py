@@ -205,7 +205,7 @@ def cluster() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
         "2",
         "--no-dashboard",
         "--death-timeout",
-        "5",
+        "60",
     ]
     with tempfile.TemporaryDirectory() as scratch:
         scheduler = subprocess.Popen([*dask, *serve], **quiet)

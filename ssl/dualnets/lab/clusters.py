@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
@@ -90,6 +91,10 @@ def connected(text: str) -> Iterator[Executor]:
             client = stack.enter_context(Client(at, timeout=WAIT, set_as_default=False))
         except OSError as error:
             raise OSError(f"no Dask scheduler answers at {text} within {WAIT} seconds") from error
+        if not client.scheduler_info()[
+            "workers"
+        ]:  # they may still come, as jobs that wait in a queue
+            print(f"hltm: {text} has no workers yet; the work waits for one", file=sys.stderr)
         yield client.get_executor(pure=False)
 
 
