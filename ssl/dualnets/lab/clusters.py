@@ -66,8 +66,9 @@ def connected(text: str) -> Iterator[Executor]:
     from distributed import Client, LocalCluster
 
     with contextlib.ExitStack() as stack:
-        # a connection that is lost shows in our error; Dask's own words for it are tracebacks
-        stack.enter_context(_quiet("distributed"))
+        # a connection that is lost shows in our error; Dask's own words for it, and Tornado's, on which it
+        # runs, are tracebacks
+        stack.enter_context(_quiet("distributed", "tornado"))
         if isinstance(where, int):
             stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": 1}))
             # in a thread, which Ctrl-C does not interrupt: one that is half started cannot be closed
@@ -104,9 +105,9 @@ def executor_of(text: str) -> contextlib.AbstractContextManager[Executor | None]
 
 
 @contextlib.contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """Let the loggers of a package be silent."""
-    every = [each for each in logging.root.manager.loggerDict if each.partition(".")[0] == name]
+def _quiet(*packages: str) -> Iterator[None]:
+    """Let the loggers of packages be silent."""
+    every = [each for each in logging.root.manager.loggerDict if each.partition(".")[0] in packages]
     loud = [logger for logger in map(logging.getLogger, every) if not logger.disabled]
     for logger in loud:
         logger.disabled = True

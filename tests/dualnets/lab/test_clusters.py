@@ -1,6 +1,7 @@
 """Dask clusters: the same values as without; what cannot be is one clear error."""
 
 import importlib.util
+import logging
 import os
 import signal
 import time
@@ -108,6 +109,10 @@ def test_a_scheduler_without_workers_is_said_to_have_none(monkeypatch, capsys):
         Client.workers = workers
         with connected("tcp://a:1") as executor:
             assert executor == "an executor"
+            # what they log of a lost connection is tracebacks
+            assert logging.getLogger("tornado.application").disabled
+            assert logging.getLogger("distributed.client").disabled
+        assert not logging.getLogger("tornado.application").disabled
         assert capsys.readouterr().err == said
 
 
