@@ -190,6 +190,8 @@ def kill_main_of_dask(out: Path) -> str:
 @contextlib.contextmanager
 def cluster() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """A scheduler with two workers: its address, and its process."""
+    from distributed import Client
+
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -205,12 +207,14 @@ def cluster() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
         "2",
         "--no-dashboard",
         "--death-timeout",
-        "5",
+        "60",
     ]
     with tempfile.TemporaryDirectory() as scratch:
         scheduler = subprocess.Popen([*dask, *serve], **quiet)
         workers = subprocess.Popen([*dask, *work, "--local-directory", scratch], **quiet)
         try:
+            with Client(address, timeout=MOST, set_as_default=False) as client:
+                client.wait_for_workers(2, timeout=MOST)
             yield address, scheduler
         finally:
             for process in (workers, scheduler):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
@@ -65,8 +66,9 @@ def connected(text: str) -> Iterator[Executor]:
     from distributed import Client, LocalCluster
 
     with contextlib.ExitStack() as stack:
-        # a connection that is lost shows in our error; Dask's own words for it are tracebacks
-        stack.enter_context(_quiet("distributed"))
+        # a connection that is lost shows in our error; Dask's own words for it, and Tornado's, on which it
+        # runs, are tracebacks
+        stack.enter_context(_quiet("distributed", "tornado"))
         if isinstance(where, int):
             stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": 1}))
             # in a thread, which Ctrl-C does not interrupt: one that is half started cannot be closed
@@ -90,6 +92,10 @@ def connected(text: str) -> Iterator[Executor]:
             client = stack.enter_context(Client(at, timeout=WAIT, set_as_default=False))
         except OSError as error:
             raise OSError(f"no Dask scheduler answers at {text} within {WAIT} seconds") from error
+        if not client.scheduler_info()[
+            "workers"
+        ]:  # they may still come, as jobs that wait in a queue
+            print(f"hltm: {text} has no workers yet; the work waits for one", file=sys.stderr)
         yield client.get_executor(pure=False)
 
 
@@ -99,9 +105,9 @@ def executor_of(text: str) -> contextlib.AbstractContextManager[Executor | None]
 
 
 @contextlib.contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """Let the loggers of a package be silent."""
-    every = [each for each in logging.root.manager.loggerDict if each.partition(".")[0] == name]
+def _quiet(*packages: str) -> Iterator[None]:
+    """Let the loggers of packages be silent."""
+    every = [each for each in logging.root.manager.loggerDict if each.partition(".")[0] in packages]
     loud = [logger for logger in map(logging.getLogger, every) if not logger.disabled]
     for logger in loud:
         logger.disabled = True

@@ -1,6 +1,7 @@
 """Dask clusters: the same values as without; what cannot be is one clear error."""
 
 import importlib.util
+import logging
 import os
 import signal
 import time
@@ -85,12 +86,43 @@ def test_claims_are_run_on_the_cluster_until_it_is_gone(monkeypatch, tmp_path, c
     )
 
 
+def test_a_scheduler_without_workers_is_said_to_have_none(monkeypatch, capsys):
+    distributed = pytest.importorskip("distributed")
+
+    class Client(nullcontext):
+        workers = {}  # noqa: RUF012
+
+        def __init__(self, *where, **given):
+            super().__init__(self)
+
+        def scheduler_info(self):
+            return {"workers": self.workers}
+
+        def get_executor(self, pure):
+            return "an executor"
+
+    monkeypatch.setattr(distributed, "Client", Client)
+    for workers, said in (
+        ({}, "hltm: tcp://a:1 has no workers yet; the work waits for one\n"),
+        ({"w": 1}, ""),
+    ):
+        Client.workers = workers
+        with connected("tcp://a:1") as executor:
+            assert executor == "an executor"
+            # what they log of a lost connection is tracebacks
+            assert logging.getLogger("tornado.application").disabled
+            assert logging.getLogger("distributed.client").disabled
+        assert not logging.getLogger("tornado.application").disabled
+        assert capsys.readouterr().err == said
+
+
 def test_a_cluster_that_is_interrupted_while_it_starts_is_closed(monkeypatch, ctrl_c):
     distributed = pytest.importorskip("distributed")
     events = []
 
     class Cluster:
         def __init__(self, **given):
+            time.sleep(0.5)  # so that the other thread waits
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.5)
             events.append(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))
