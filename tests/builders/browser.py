@@ -96,8 +96,7 @@ class Browser:
         found = self.send("Runtime.evaluate", expression=expression, awaitPromise=True,
                           returnByValue=True, userGesture=True)  # fmt: skip
         if "exceptionDetails" in found:
-            details = found["exceptionDetails"]
-            raise RuntimeError(details.get("exception", {}).get("description", details["text"]))
+            raise RuntimeError(_words(found["exceptionDetails"]))
         return found["result"].get("value")
 
     def wait(self, condition: str) -> None:
@@ -127,7 +126,7 @@ class Browser:
         for event in self.events:
             own, method = event.get("params", {}), event.get("method")
             if method == "Runtime.exceptionThrown":
-                found.append(json.dumps(own["exceptionDetails"])[:500])
+                found.append(_words(own["exceptionDetails"]))
             elif method == "Runtime.consoleAPICalled" and own["type"] in ("error", "warning"):
                 found.append(json.dumps(own["args"])[:500])
             elif method == "Log.entryAdded" and own["entry"]["level"] in ("error", "warning"):
@@ -171,3 +170,8 @@ def browser() -> Iterator[Browser]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _words(details: dict[str, Any]) -> str:
+    """What an exception of JavaScript says."""
+    return str(details.get("exception", {}).get("description", details["text"]))
