@@ -22,6 +22,7 @@ def test_modules_in_a_loop_train_as_ours():
     assert disagreement(["modules"], "byol", "sgd") < 1e-6
 
 
+@pytest.mark.slow
 def test_a_contender_that_trains_otherwise_is_refused(monkeypatch):
     from contenders.modules import Member
     from contenders.rates import disagreement

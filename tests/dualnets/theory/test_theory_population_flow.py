@@ -84,6 +84,7 @@ def test_losses_of_large_batches_approach_it(outputs):
         assert torch.allclose(limit, together, atol=4e-3)
 
 
+@pytest.mark.slow
 def test_one_step_of_a_huge_batch_is_one_step_of_the_flow():
     start = dualnets.tree_network(TREES, units=4, seed=1, normalize=True)
     one_step = {"augment": AUGMENT, "steps": 1, "optimizer": dualnets.SGD(lr=1.0)}

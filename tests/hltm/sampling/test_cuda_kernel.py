@@ -31,6 +31,7 @@ def test_the_simulated_kernel_equals_the_reference():
     assert found.stdout == "equal\n", found.stderr
 
 
+@pytest.mark.slow
 def test_the_kernel_compiles_to_integer_instructions(monkeypatch):
     """Its types are inferred and translated wherever the compiler of the CUDA toolkit is installed."""
     from numba import types
