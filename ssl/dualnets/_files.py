@@ -47,11 +47,9 @@ def _put(folder: Path, target: Path) -> None:
             os.replace(folder, target)
             return
         except OSError as error:
-            # the last one on Windows
-            if (
-                error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EACCES)
-                or not target.is_dir()
-            ):
+            # what systems say of a target that is not empty, which may be gone by now
+            taken = (errno.EACCES,) if os.name == "nt" else (errno.ENOTEMPTY, errno.EEXIST)
+            if error.errno not in taken:
                 raise
         # a folder that is not empty cannot be replaced; it can be exchanged, or moved out of the way
         if _exchange(folder, target):
