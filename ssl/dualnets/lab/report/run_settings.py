@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
-from dualnets.lab.fields import UNCHANGED
 from dualnets.lab.grids import cells
 from dualnets.lab.report.tables import NOTHING, html_table, shown
+from dualnets.lab.stored_settings import of_today
 
 if TYPE_CHECKING:
     from dualnets.lab.experiment import Experiment
@@ -33,15 +33,9 @@ def rebuilt(experiment: Experiment, stored: Mapping[str, Any]) -> Any:
         >>> rebuilt(experiments.load("byol_batchnorm"), {"target_momentum": 0.5}).ema_decay
         0.5
     """
-    chosen = {}
-    for item in fields(experiment.Settings):
-        how = item.metadata.get("stored", UNCHANGED)
-        name = item.name if item.name in stored else how.name
-        if name in stored:
-            today = {former: value for value, former in how.values.items()}
-            chosen[item.name] = today.get(stored[name], stored[name])
+    today = of_today(stored, experiment.Settings)
     try:
-        return experiment.Settings(**chosen)
+        return experiment.Settings(**{f.name: today[f.name] for f in fields(experiment.Settings)})
     except (TypeError, ValueError):
         return None
 
