@@ -48,9 +48,16 @@ def made_up_run(date="2026-11-29T05:30:00Z", run="0123456789ab", **versions):
             for member in (0, 1):
                 rows = {"cell": f"cell{units}", "member": member, "step": step, "level": [2, 1, 1],
                         "node": list(HOSTILE[:3]), "metric": "correlation", "candidates": "own block",
-                        "value": rng.uniform(0.1, 0.2, 3) + STEPS.index(step) * 0.3, "null": 0.05,
-                        "ceiling": 0.9, "n": 8}  # fmt: skip
+                        "unit": [1, 0, 1], "ceiling": 0.9, "null": 0.05, "n": 8,
+                        "value": rng.uniform(0.1, 0.2, 3) + STEPS.index(step) * 0.3}  # fmt: skip
                 parts.append(pd.DataFrame(rows))
+                parts += [
+                    pd.DataFrame(
+                        rows | {"metric": "strength", "unit": unit, "value": 0.2 + unit / 10}
+                    )
+                    for unit in range(units)
+                    if step in (STEPS[0], STEPS[-1])
+                ]
     summary = pd.DataFrame({"network": [HOSTILE[0], HOSTILE[5]], "gap closed": [0.5, 0.25],
                             "text": ["0.90 [0.1, 1.0]", "–"], "n": [2, 2]})  # fmt: skip
     details = [{"part": HOSTILE[0], "gap": 0.5, "low": 0.4, "high": 0.6}]

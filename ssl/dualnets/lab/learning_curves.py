@@ -28,9 +28,11 @@ class ProbedTraining(NamedTuple):
 
     Attributes:
         table: one row per member, step, latent and metric: member, step, level, node, metric,
-            candidates, value, initial, null, ceiling, ceiling_error, gap_closed, n. `null` is the
-            null of the last network for the same candidates; `below_null` (1 where no candidate beats
-            its null) and `dead_units` are there for the first and the last step. Numbers of a member
+            candidates, unit, value, initial, null, ceiling, ceiling_error, gap_closed, n. `unit` is the
+            number of the best candidate among its candidates, -1 for none. `null` is the null of the
+            last network for the same candidates. For the first and the last step there are also
+            `below_null` (1 where no candidate beats its null), `dead_units`, and, where a latent has a
+            block of its own, `strength`: the metric of each `unit` of the block. Numbers of a member
             whose activations are not all finite are NaN.
         first, last: the networks before and after training.
         notes: which members were frozen, if any were.
@@ -135,6 +137,8 @@ class Level(NamedTuple):
     Attributes:
         best: strength of the best candidate.
         best_post_relu: the same behind the ReLU.
+        unit, unit_post_relu: int64, the numbers of these candidates among theirs; -1 if diverged.
+        strength: `(S, V, U)` of all units of a latent's own block; None where latents share a layer.
         null: of the best of meaningless candidates; None without lags.
         dead: `(S, V)` dead candidates, `(S, 1)` where latents share a layer.
         candidates: `own block` or `whole layer`.
@@ -143,6 +147,9 @@ class Level(NamedTuple):
 
     best: torch.Tensor
     best_post_relu: torch.Tensor
+    unit: torch.Tensor
+    unit_post_relu: torch.Tensor
+    strength: torch.Tensor | None
     null: torch.Tensor | None
     dead: torch.Tensor
     candidates: str
@@ -164,7 +171,15 @@ def _level(layer: Layer, metric: str, diverged: torch.Tensor) -> Level:
     best, best_post_relu, dead = (
         own.masked_fill(lost, torch.nan) for own in (score.best, behind.best, dead)
     )
-    return Level(best, best_post_relu, null, dead, layer.candidates, layer.samples)
+    width = layer.dead.shape[1] // layer.blocks
+    unit, unit_post_relu = (
+        (own.unit % width).masked_fill(lost | (own.unit < 0), -1) for own in (score, behind)
+    )
+    strength = None
+    if layer.candidates == "own block":
+        strength = score.strength[..., 0].masked_fill(lost[..., None], torch.nan)
+    return Level(best, best_post_relu, unit, unit_post_relu, strength, null, dead, layer.candidates,
+                 layer.samples)  # fmt: skip
 
 
 def _rows(
@@ -175,20 +190,25 @@ def _rows(
     names = [trees.topology.names[v] for v in trees.level(level)]
     bounds = {"null": final.null, "ceiling": ceiling.value, "ceiling_error": ceiling.standard_error}
     unbounded = dict.fromkeys(bounds, np.nan)
-    scored: list[tuple[str, Any, Any, dict[str, Any]]] = [
-        (metric, now.best, initial.best, bounds),
-        (f"{metric}_post_relu", now.best_post_relu, initial.best_post_relu, bounds),
-    ]
+    scored: list[tuple[str, Any, Any, Any, dict[str, Any]]] = [
+        (metric, now.unit, now.best, initial.best, bounds),
+        (f"{metric}_post_relu", now.unit_post_relu, now.best_post_relu, initial.best_post_relu, bounds),
+    ]  # fmt: skip
     if now.null is not None and initial.null is not None:
         scored += [
-            ("below_null", now.below_null, initial.below_null, unbounded),
-            ("dead_units", now.dead, initial.dead, unbounded),
+            ("below_null", -1, now.below_null, initial.below_null, unbounded),
+            ("dead_units", -1, now.dead, initial.dead, unbounded),
         ]
+        if now.strength is not None and initial.strength is not None:
+            scored += [
+                ("strength", unit, now.strength[..., unit], initial.strength[..., unit], unbounded)
+                for unit in range(now.strength.shape[-1])
+            ]
     parts = []
-    for name, value, start, beside in scored:
+    for name, unit, value, start, beside in scored:
         index = {"member": trees.members, "step": step, "level": level, "node": names,
                  "metric": name, "candidates": now.candidates}  # fmt: skip
-        part = tidy(index, {"value": value, "initial": start, **beside})
+        part = tidy(index, {"unit": unit, "value": value, "initial": start, **beside})
         part["gap_closed"] = gap_closed(part)
         part["n"] = now.samples
         parts.append(part)

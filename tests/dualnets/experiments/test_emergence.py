@@ -163,7 +163,7 @@ def test_every_number_has_its_company(run):
     assert kinds["tree"].tolist() == ["own block"]
     assert kinds["mlp"].tolist() == ["whole layer"]
     assert set(run.table["metric"]) == {
-        "correlation", "correlation_post_relu", "below_null", "dead_units",
+        "correlation", "correlation_post_relu", "below_null", "dead_units", "strength",
     }  # fmt: skip
 
 

@@ -127,6 +127,19 @@ def test_a_latent_is_chosen_and_its_numbers_are_told(opened):
     assert opened.run("document.getElementById('curve').data[0].y.length") == 3
 
 
+def test_the_units_of_a_latent_are_shown_for_one_tree(opened):
+    assert "Choose one tree" in opened.run("document.getElementById('numbers').textContent")
+    choose(opened, "member", "1")
+    choose(opened, "latent", HOSTILE[1])
+    choose(opened, "cell-1", "1")
+    rows = "[...document.querySelector('#numbers table').rows].map((row) => [...row.cells].map((own) =>" \
+           "own.textContent))"  # fmt: skip
+    told = {name: numbers for name, *numbers in opened.run(rows)}
+    assert told["best unit"] == ["unit 0", "unit 0"]
+    assert told["unit 1, first → last"] == ["0.300 → 0.300", "0.300 → 0.300"]
+    assert told["unit 4, first → last"] == ["–", "0.600 → 0.600"]
+
+
 def test_a_click_on_a_node_chooses_it(opened):
     opened.run("document.querySelector('#trees .chart').emit('plotly_click', { points: [{ customdata:"
                f"{json.dumps(HOSTILE[1])} }}] }})")  # fmt: skip

@@ -150,6 +150,13 @@
     if (cell.units) found.units = String(cell.units);
     const dead = scale(cell.dead[member(cell)]?.[at]);
     if (dead !== null) found["dead units at the end"] = String(Math.round(dead * 10) / 10);
+    const best = scores(cell)?.unit[member(cell) - 1]?.[last(cell)]?.[at] ?? null;
+    if (best !== null) found["best unit"] = `unit ${best}`;
+    // every unit of the latent's block, of one tree, before and after training
+    const [before, after] = cell.strength.map((end) => end[member(cell) - 1]?.[at] ?? []);
+    before?.forEach((own, unit) => {
+      found[`unit ${unit}, first → last`] = `${shown(scale(own))} → ${shown(scale(after[unit]))}`;
+    });
     return found;
   }
 
@@ -170,6 +177,9 @@
     const frame = Object.assign(document.createElement("div"), { className: "wide" });
     frame.append(table);
     $("numbers").replaceChildren(frame);
+    if ($("member").value === "mean" && cells.some((cell) => cell.strength.length)) {
+      $("numbers").append(Object.assign(document.createElement("p"), { className: "quiet", textContent: "Choose one tree to see its units." }));
+    }
     const sentence = found.map((own, side) => own && `${cells[side].name}: ${Object.entries(own).map((pair) => pair.join(" ")).join(", ")}`);
     if (!timer) $("told").textContent = `${rows[0][0]}. ${sentence.filter(Boolean).join(". ")}.`;
   }

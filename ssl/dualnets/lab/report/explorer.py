@@ -34,7 +34,7 @@ METRICS = {  # as `dualnets.lab.learning_curves` names them -> in words
     "correlation_post_relu": "|correlation|, behind the ReLU",
     "correlation_ratio_post_relu": "correlation ratio, behind the ReLU",
 }
-DEAD = "dead_units"
+DEAD, STRENGTH = "dead_units", "strength"
 LARGEST = 4096  # nodes of a tree that is still drawn
 MOST = 1_000_000  # scores, about 1.5 MB of a page
 MISSING = (
@@ -121,11 +121,13 @@ def explorer_data(
         latents; `metrics`, in words by name; `cells`, each with its name, tree, steps and members, of
         which the first is their mean, and by metric `value` (member, step, latent), `null` and `ceiling`
         (member, latent), in thousandths; `units` and `dead` ones per latent, where they were stored.
-        Of a run with more than MOST scores there are the means alone.
+        Without a mean there are the number of the best unit, by metric `unit` (member, step, latent), and
+        `strength` of every unit of a latent's block at both ends (2, member, latent, unit). Of a run with
+        more than MOST scores there are the means alone.
     """
     if not {"node", "level", "metric", "step", "member", "value"} <= set(table):
         return None
-    scores = table[table["metric"].isin([*METRICS, DEAD])]
+    scores = table[table["metric"].isin([*METRICS, DEAD, STRENGTH])]
     built = [rebuilt(experiment, own["settings"]) for own in cells]
     if scores.empty or not all(hasattr(settings, "build_topology") for settings in built):
         return None
@@ -198,13 +200,25 @@ def _scores(rows: pd.DataFrame, latents: Sequence[str], *, each: bool) -> dict[s
         mean = _finite_mean(shaped)[None]
         return np.concatenate([mean, shaped]) if each else mean
 
+    units = rows["unit"].fillna(-1).astype(int) if each and "unit" in rows else None
+
+    def best(metric: str) -> list[Any]:
+        """`(S, T, V)` numbers of the units that follow the latents best, None for none."""
+        shaped = np.full((len(members), len(steps), len(latents)), -1).astype(object)
+        if units is not None:
+            of = metrics == metric
+            shaped[tuple(own[of] for own in places)] = units[of].tolist()
+        shaped[shaped == -1] = None
+        return shaped.tolist() if units is not None else []
+
     of = {
         str(metric): {
             "value": _thousandths(array(metric, "value")),
+            "unit": best(metric),
             **{name: _thousandths(array(metric, name)[:, -1]) for name in ("null", "ceiling")},
         }
         for metric in dict.fromkeys(metrics)
-        if metric != DEAD
+        if metric not in (DEAD, STRENGTH)
     }
     last = _thousandths(array(DEAD, "value")[:, -1]) if DEAD in metrics else []
     candidates = (
@@ -215,8 +229,27 @@ def _scores(rows: pd.DataFrame, latents: Sequence[str], *, each: bool) -> dict[s
         "members": members if each else [],
         "of": of,
         "dead": last,
+        "strength": []
+        if units is None
+        else _strengths(rows[metrics == STRENGTH], members, latents),
         "candidates": [candidates.get(node) for node in latents],
     }
+
+
+def _strengths(rows: pd.DataFrame, members: Sequence[int], latents: Sequence[str]) -> list[Any]:
+    """`(2, S, V, U)` of every unit of each latent's block before and after training; empty without."""
+    if rows.empty:
+        return []
+    steps, unit = sorted(rows["step"].unique()), rows["unit"].astype(int)
+    shaped = np.full((len(steps), len(members), len(latents), unit.max() + 1), np.nan)
+    places = {node: at for at, node in enumerate(latents)}
+    shaped[
+        np.searchsorted(steps, rows["step"]),
+        np.searchsorted(members, rows["member"]),
+        rows["node"].map(places),
+        unit,
+    ] = rows["value"]
+    return _thousandths(shaped[[0, -1]])
 
 
 def _finite_mean(values: np.ndarray) -> np.ndarray:
