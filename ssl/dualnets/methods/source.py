@@ -57,10 +57,10 @@ class Source(Protocol):
 
 
 def check_shape(network: Any, source: Any) -> None:
-    """Check that a network on pictures reads pictures of the source's shape, where both have a `shape`.
+    """Check that a network on pictures, which has a `shape`, reads pictures of the source's shape.
 
     Raises:
-        ValueError: pictures of another shape, such as that of as many numbers.
+        ValueError: trees, or pictures of another shape, such as that of as many numbers.
 
     Example:
         >>> import dualnets
@@ -69,7 +69,11 @@ def check_shape(network: Any, source: Any) -> None:
         Traceback (most recent call last):
         ValueError: the pictures have the shape (1, 8, 8), the network reads (1, 4, 16)
     """
+    from hltm.tree import LatentTree
+
     there, read = (getattr(thing, "shape", None) for thing in (source, network))
+    if isinstance(source, LatentTree) and isinstance(read, tuple):
+        raise ValueError(f"the network reads pictures of the shape {read}, the data are {source!r}")
     if isinstance(there, tuple) and isinstance(read, tuple) and there != read:
         raise ValueError(f"the pictures have the shape {there}, the network reads {read}")
 

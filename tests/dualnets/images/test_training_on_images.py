@@ -153,6 +153,10 @@ TREE = hltm.symmetric_binary(depth=6, seed=0)
             lambda: train(SimCLR(), conv_net((1, 4, 16), seed=0)), ValueError,
             r"the pictures have the shape \(1, 8, 8\), the network reads \(1, 4, 16\)",
         ),
+        (
+            lambda: train(SimCLR(), conv_net((1, 8, 8), seed=0), TREE, augment=hltm.keep_root()),
+            ValueError, r"reads pictures of the shape \(1, 8, 8\), the data are LatentTree\(127 nodes",
+        ),
         (lambda: train(SimCLR(), images="digits"), TypeError, r"source must be .* or dualnets\.images"),
         (lambda: train(SimCLR(), images=TREE), TypeError, "augment must be such as hltm.keep_root"),
     ],
