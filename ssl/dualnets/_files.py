@@ -6,6 +6,7 @@ import ctypes
 import errno
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +21,8 @@ def replace_folder(target: Path) -> Iterator[Path]:
 
     Several processes, also of several machines, may write the same target at once: each ends well, and the
     folder of one of them stays. There is a whole folder at any moment; only where a file system cannot
-    exchange two folders, as NFS, there is none for an instant when an older one is replaced.
+    exchange two folders, as NFS, there is none for an instant when an older one is replaced. When the block
+    has ended, the folder is on the disk.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -31,13 +33,29 @@ def replace_folder(target: Path) -> Iterator[Path]:
         {'seconds': 1.5}
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    # what mkdtemp makes only its owner can read, whatever the umask is
+    folder = target.with_name(f".{target.name}-{secrets.token_hex(4)}")
+    folder.mkdir()
     try:
         yield folder
-        folder.chmod(0o755)  # mkdtemp lets only its owner read it
+        for path in (*folder.rglob("*"), folder):
+            flush(path)
         _put(folder, target)
+        flush(target.parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)  # what failed, or what was replaced
+
+
+def flush(path: Path) -> None:
+    """Write a file, or the names in a folder, to the disk, so that a power cut does not lose it."""
+    folder = path.is_dir()
+    if folder and os.name == "nt":
+        return  # Windows opens no folders
+    handle = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _put(folder: Path, target: Path) -> None:
@@ -101,19 +119,20 @@ def add_files(target: Path) -> Iterator[Path]:
 
 def write_json(path: Path, content: Mapping[str, Any] | Sequence[Any]) -> None:
     """Write an indented JSON object or array; NaN becomes null, because JSON has no NaN."""
-    path.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+    path.write_text(json.dumps(plain(content), indent=2, allow_nan=False) + "\n", "utf-8")
 
 
 def read_json(path: Path) -> Any:
     """Read a JSON object or array."""
-    return json.loads(path.read_text())
+    return json.loads(path.read_text("utf-8"))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """What JSON can hold: texts as keys, lists, and null in place of NaN."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float) and value != value:
         return None
     return value

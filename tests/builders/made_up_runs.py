@@ -6,6 +6,7 @@ import json
 import pandas as pd
 
 from dualnets import experiments
+from dualnets._checksums import OWN, with_checksums
 from dualnets._files import write_json
 from dualnets.lab.grids import cell_name, cells, name_of_cells, repeat_command
 from dualnets.lab.store import MANIFEST, RESULTS, VERDICT, Store
@@ -66,6 +67,10 @@ def store_run(out, name="losses", day=1, only=(), value=0.5, scale="smoke", **ch
 
 
 def edit(path, **changes):
-    """Change entries of a JSON object; None removes one."""
+    """Change entries of a JSON object, and the checksums of one that has some; None removes an entry."""
     found = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({key: value for key, value in found.items() if value is not None}))
+    found = {key: value for key, value in found.items() if value is not None}
+    if OWN in found:
+        path.unlink()
+        found = with_checksums(path.parent, {k: v for k, v in found.items() if k != OWN})
+    path.write_text(json.dumps(found))

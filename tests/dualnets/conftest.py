@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import shutil
 import signal
 
 import pytest
@@ -21,6 +22,13 @@ def stored(tmp_path_factory):
     run = tiny_run(out)
     assert run.reused
     return run, printed.getvalue(), out
+
+
+@pytest.fixture
+def copied_run(stored, tmp_path):
+    """The stored run, and a copy of its folder of results, to be changed."""
+    shutil.copytree(stored[2], tmp_path, dirs_exist_ok=True)
+    return stored[0], tmp_path
 
 
 @pytest.fixture

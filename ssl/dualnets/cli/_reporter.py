@@ -12,6 +12,8 @@ from dualnets.lab.report.tables import counted
 from dualnets.lab.reporter import Reporter
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
     from rich.console import Console
 
@@ -49,6 +51,9 @@ class TerminalReporter(Reporter):
 
     def __exit__(self, *error: object) -> None:
         self.bar.stop()
+
+    def damaged(self, folder: Path, reason: str) -> None:
+        print_plain(self.console, f"{folder} is damaged: {reason}; it is set aside and made again")
 
     def plan(self, cells: Sequence[Mapping[str, Any]], stored: int) -> None:
         self.count = len(cells)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from dualnets._checksums import damage_of, damage_of_manifest
 from dualnets._files import read_json
 from hltm._names import brief
 
@@ -30,6 +31,7 @@ def read_run(path: Path) -> Mapping[str, Any]:
     """The manifest of a run."""
     found = _read(path)
     _check(found, OF_A_RUN, path.name)
+    _check_unchanged(found, path.name)
     _check_list(found.get("cells"), OF_A_CELL, f"'cells' in {path.name}")
     if not found["scale"].isprintable():
         raise DamagedError(f"'scale' in {path.name} is {brief(repr(found['scale']))}")
@@ -45,6 +47,7 @@ def read_cell(path: Path) -> Mapping[str, Any]:
     """The manifest of a cell."""
     found = _read(path)
     _check(found, OF_A_CELL, path.name)
+    _check_unchanged(found, path.name)
     return dict(found)
 
 
@@ -106,6 +109,19 @@ def _check(found: object, needed: Mapping[str, type], what: str) -> None:
         if not (is_number(value) if kind in (int, float) else isinstance(value, kind)):
             raise DamagedError(f"{what} has no {key!r}" if key not in found else
                                f"{key!r} in {what} is {brief(repr(found[key]))}")  # fmt: skip
+
+
+def _check_unchanged(found: Mapping[str, Any], what: str) -> None:
+    if changed := damage_of_manifest(found, what):
+        raise DamagedError(changed)
+
+
+def check_files(
+    folder: Path, manifest: Mapping[str, Any], names: Collection[str] | None = None
+) -> None:
+    """Raise DamagedError unless the files of a run or a cell, or of `names`, are as they were written."""
+    if damage := damage_of(folder, manifest, names):
+        raise DamagedError(damage)
 
 
 def check_table(path: Path) -> None:

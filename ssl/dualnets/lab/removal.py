@@ -23,7 +23,7 @@ from hltm._paths import local_path
 
 CELLS = "cells"
 # a folder that is not complete yet, or one that is being replaced or removed
-HIDDEN = re.compile(rf"\.{NAME.pattern}-(old-|removed-)?\w{{8}}")
+HIDDEN = re.compile(rf"\.{NAME.pattern}-(old-|removed-|damaged-)?\w{{8}}")
 OURS = {MANIFEST, RESULTS, VERDICT, "index.html"}
 PICTURES = (".png", ".svg")  # of a run, named after its experiment
 DAY = 86_400.0  # seconds; no run writes one cell for so long without a change to its folder

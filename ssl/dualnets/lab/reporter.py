@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from dualnets.lab.experiment import ProgressListener
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
     from dualnets.lab.runner import Run
@@ -58,6 +60,9 @@ class Reporter:
         1 cells, 0 of them stored
     """
 
+    def damaged(self, folder: Path, reason: str) -> None:
+        """Receive that a stored run or cell is damaged, and why; it is set aside and made again."""
+
     def plan(self, cells: Sequence[Mapping[str, Any]], stored: int) -> None:
         """Receive the settings of all cells of the run, and how many of the cells are stored already.
 
@@ -104,6 +109,10 @@ class Reporters(Reporter):
 
     def __init__(self, reporters: Iterable[Reporter]) -> None:
         self.reporters = list(reporters)
+
+    def damaged(self, folder: Path, reason: str) -> None:
+        for each in self.reporters:
+            each.damaged(folder, reason)
 
     def plan(self, cells: Sequence[Mapping[str, Any]], stored: int) -> None:
         for each in self.reporters:

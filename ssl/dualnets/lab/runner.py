@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dualnets._checksums import with_checksums
 from dualnets._files import replace_folder, write_json
 from dualnets.lab import grids
 from dualnets.lab import workers as worker_processes
@@ -16,9 +17,19 @@ from dualnets.lab.computing import name_memory_errors, read_cell
 from dualnets.lab.experiment import Experiment
 from dualnets.lab.fields import with_columns
 from dualnets.lab.grids import cell_name, cells, name_of_cells, run_name, value_lists
+from dualnets.lab.manifests import DamagedError
 from dualnets.lab.reporter import Reporter, as_reporter
 from dualnets.lab.scheduling import compute_all
-from dualnets.lab.store import MANIFEST, NETWORKS, RESULTS, VERDICT, Store, now, versions
+from dualnets.lab.store import (
+    MANIFEST,
+    NETWORKS,
+    RESULTS,
+    VERDICT,
+    Store,
+    now,
+    versions,
+    write_table,
+)
 from hltm._executors import check_executor
 
 if TYPE_CHECKING:
@@ -50,8 +61,9 @@ class Run:
 
 
 def has_run(experiment: Experiment, scale: str, out: str | Path, **changes: Any) -> bool:
-    """Whether a run is finished, of a scale or with settings in place of its own, as `run` takes them."""
-    return Store(out, experiment.name).has_run(run_name(experiment, scale, **changes))
+    """Whether a run is finished and undamaged, of a scale or with settings of its own, as for `run`."""
+    store, name = Store(out, experiment.name), run_name(experiment, scale, **changes)
+    return store.has_run(name) and not _damage(store.check_run, name)
 
 
 def run(
@@ -69,7 +81,9 @@ def run(
 ) -> Run:
     """Run an experiment and leave its table, figure, page and verdicts in `<out>/<name>/<run>/`.
 
-    Cells that are stored are read, not computed; a run that is finished is returned at once. Every
+    Cells that are stored are read, not computed; a run that is finished is returned at once, also from a
+    folder that cannot be written to. A run or a cell whose files have changed since they were written, or
+    are missing, is set aside, and made again. Every
     cell is stored as soon as it is computed, so an interrupted run loses at most the cells that were
     being computed.
 
@@ -133,15 +147,25 @@ def run(
         raise ValueError(f"bfloat16 is for CUDA, this run is on {where.type}")
     cards = [device] if executor is not None else worker_processes.cards_of(where)
     worker_processes.worker_count(workers, 1, cards, scale)  # checks `workers`
-    store.check_writable()
 
-    # 2. Look up what is stored.
+    # 2. Look up what is stored; what is damaged is set aside, and made again.
     run_id = name_of_cells(experiment, named)
     command = grids.repeat_command(experiment.name, scale, listed, kept)
     if store.has_run(run_id) and not fresh:
-        run = _stored_run(store, experiment.name, run_id, named, command)
-        reporter.run_done(run)
-        return run
+        damage = _damage(store.check_run, run_id)
+        if not damage:
+            run = _stored_run(store, experiment.name, run_id, named, command)
+            reporter.run_done(run)
+            return run
+        store.check_writable()
+        reporter.damaged(store.run(run_id), damage)
+        store.set_aside(store.run(run_id))
+    store.check_writable()
+    for cell in () if fresh else named.keys() - dict(missing).keys():
+        if damage := _damage(store.check_cell, cell):
+            reporter.damaged(store.cell(cell), damage)
+            store.set_aside(store.cell(cell))
+    missing = [(cell, own) for cell, own in named.items() if fresh or not store.has_cell(cell)]
     with name_memory_errors():
         for _, settings in missing:
             if hasattr(settings, "check"):  # what shows only when training starts
@@ -157,6 +181,15 @@ def run(
     run = _finish(experiment, store, run_id, named, scale, command, own)
     reporter.run_done(run)
     return run
+
+
+def _damage(check: Callable[[str], None], name: str) -> str:
+    """Why a stored run or cell is damaged; empty if it is not."""
+    try:
+        check(name)
+    except DamagedError as error:
+        return str(error)
+    return ""
 
 
 def _finish(
@@ -193,7 +226,7 @@ def _finish(
         "versions": versions(),
     }
     with replace_folder(store.run(run_id)) as folder:
-        table.to_parquet(folder / RESULTS, index=False)
+        write_table(folder / RESULTS, table)
         write_json(folder / VERDICT, [verdict.as_dict() for verdict in verdicts])
         (folder / NETWORKS).mkdir()
         for cell in wanted:
@@ -204,7 +237,9 @@ def _finish(
         page.write(folder, experiment, table, summary, verdicts, manifest)
         files = (file for file in folder.rglob("*") if file.is_file())
         manifest["files"] = sorted(file.relative_to(folder).as_posix() for file in files)
-        write_json(folder / MANIFEST, manifest)  # last: a run with a manifest is finished
+        write_json(
+            folder / MANIFEST, with_checksums(folder, manifest)
+        )  # last: a run with a manifest is finished
     return Run(name, run_id, store.run(run_id), table, verdicts, False, command)
 
 

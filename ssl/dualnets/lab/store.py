@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import os
+import secrets
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -14,8 +15,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dualnets._files import read_json, replace_folder, write_json
+from dualnets._checksums import with_checksums
+from dualnets._files import replace_folder, write_json
 from dualnets.lab import manifests
+from hltm._names import brief
 from hltm._paths import local_path
 
 if TYPE_CHECKING:
@@ -118,6 +121,27 @@ class Store:
         """Whether a cell is stored."""
         return (self.cell(name) / MANIFEST).is_file()
 
+    def check_cell(self, name: str) -> None:
+        """Check that a stored cell is what it was when it was written, and the one of this name.
+
+        Raises:
+            DamagedError: it is not; its text says why.
+        """
+        _retried(lambda: _check_cell(self.cell(name)), manifests.DamagedError)
+
+    def check_run(self, name: str) -> None:
+        """Check that all files of a finished run are there, and as they were written.
+
+        Raises:
+            DamagedError: they are not; its text says why.
+        """
+        _retried(lambda: _check_run(self.run(name)), manifests.DamagedError)
+
+    def set_aside(self, folder: Path) -> None:
+        """Move a damaged run or cell out of the way, to a hidden folder, which `hltm runs clean` removes."""
+        with suppress(FileNotFoundError):  # another process has done so
+            os.replace(folder, folder.with_name(f".{folder.name}-damaged-{secrets.token_hex(4)}"))
+
     def written(self, name: str) -> tuple[int, int] | None:
         """What changes whenever a cell is stored; None if it is not stored."""
         try:
@@ -138,42 +162,84 @@ class Store:
         from safetensors.torch import save_file
 
         with replace_folder(self.cell(name)) as folder:
-            table.to_parquet(folder / RESULTS, index=False)
+            write_table(folder / RESULTS, table)
             (folder / NETWORKS).mkdir()
             for label, tensors in networks.items():
                 flat = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
                 save_file(flat, folder / NETWORKS / f"{label}.safetensors")
-            write_json(folder / MANIFEST, manifest)
+            write_json(folder / MANIFEST, with_checksums(folder, manifest))
 
     def read_cell(self, name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-        """A stored cell's table and manifest."""
+        """A stored cell's table and manifest.
+
+        Raises:
+            DamagedError: it has changed since it was written.
+        """
         folder = self.cell(name)
-        return _retried(lambda: (_read_table(folder / RESULTS), read_json(folder / MANIFEST)))
+
+        def read() -> tuple[pd.DataFrame, dict[str, Any]]:
+            manifest = dict(_check_cell(folder))
+            return _read_table(folder / RESULTS), manifest
+
+        try:
+            return _retried(read, FileNotFoundError, manifests.DamagedError)
+        except manifests.DamagedError as error:
+            raise manifests.DamagedError(f"cell {folder} is damaged: {error}") from None
 
     def read_run(self, name: str) -> tuple[pd.DataFrame, list[Mapping[str, Any]]]:
         """A finished run's table and verdicts.
 
         Raises:
-            DamagedError: one of them cannot be read.
+            DamagedError: one of them cannot be read, or has changed since it was written.
         """
         folder = self.run(name)
         try:
+            manifest = manifests.read_run(folder / MANIFEST)
+            manifests.check_files(folder, manifest, (RESULTS, VERDICT))
             manifests.check_table(folder / RESULTS)
             verdicts = manifests.read_verdicts(folder / VERDICT)
         except manifests.DamagedError as error:
             raise manifests.DamagedError(
-                f"run {folder} is damaged: {error}; --fresh computes it again"
+                f"run {folder} is damaged: {error}; the command that made it makes it again from its cells"
             ) from None
         return _read_table(folder / RESULTS), verdicts
 
 
-def _retried(read: Callable[[], T]) -> T:
-    """Read from a folder that may be missing for an instant, while another process replaces it."""
+def _retried(read: Callable[[], T], *errors: type[Exception]) -> T:
+    """Read from a folder that another process may be replacing, so that what is read may not fit together."""
     for _ in range(READ_ATTEMPTS):
-        with suppress(FileNotFoundError):
+        with suppress(*errors):
             return read()
         time.sleep(0.1)
     return read()
+
+
+def _check_cell(folder: Path) -> Mapping[str, Any]:
+    """The manifest of a cell that is undamaged; raises DamagedError for another."""
+    manifest = manifests.read_cell(folder / MANIFEST)
+    if manifest["cell"] != folder.name:
+        raise manifests.DamagedError(f"it is a copy of cell {brief(manifest['cell'])}")
+    manifests.check_table(folder / RESULTS)  # of earlier versions, which have no checksums
+    manifests.check_files(folder, manifest)
+    return manifest
+
+
+def _check_run(folder: Path) -> None:
+    """Raises DamagedError for a run that is damaged."""
+    manifest = manifests.read_run(folder / MANIFEST)
+    if manifest["run"] != folder.name:
+        raise manifests.DamagedError(f"{MANIFEST} is a copy of that of {brief(manifest['run'])}")
+    for name in (RESULTS, VERDICT, *manifest.get("files", ())):
+        if not (folder / name).is_file():
+            raise manifests.DamagedError(f"{brief(name)} is missing")
+    manifests.check_files(folder, manifest)
+    manifests.check_table(folder / RESULTS)
+    manifests.read_verdicts(folder / VERDICT)
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as Parquet, whose pages have checksums for those who read it elsewhere."""
+    table.to_parquet(path, index=False, write_page_checksum=True)
 
 
 def _read_table(path: Path) -> pd.DataFrame:

@@ -116,6 +116,7 @@ def read_run(folder: Path) -> StoredRun:
         cells = [cell["cell"] for cell in read["cells"]]
         judged = manifests.read_verdicts(folder / VERDICT)
         manifests.check_table(folder / RESULTS)
+        manifests.check_files(folder, read, (RESULTS, VERDICT))
         manifest, verdicts = read, judged
     except manifests.DamagedError as error:
         damage = str(error)

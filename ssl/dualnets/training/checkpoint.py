@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import secrets
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dualnets._checks import check_kind, check_whole
+from dualnets._checksums import damage_of, damage_of_manifest, with_checksums
 from dualnets._files import read_json, replace_folder, write_json
 from dualnets.training.fingerprint import first_difference
 from dualnets.training.state import TrainState
@@ -20,9 +24,12 @@ from hltm._paths import local_path
 
 TENSORS, MANIFEST = "tensors.safetensors", "manifest.json"
 FORMAT = 2
-OLDER = (
-    "remove its folder, and training goes on from an older one"  # what to do about a damaged one
-)
+# folders that are written or removed, of earlier versions as well; no one else's
+HIDDEN = re.compile(r"\.step-(\d{10}-(removed-|\w{8})|\d+-old)")
+
+
+class DamagedError(ValueError):
+    """A checkpoint is not what was written."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +68,10 @@ class Checkpoints:
         for path in Path(self.folder).glob(f"step-*/{MANIFEST}"):
             number = path.parent.name.removeprefix("step-")
             if not number.isdecimal() or path.parent != self._home(int(number)):
-                problem = "its name is not that of a step"
-                raise _unreadable(path.parent, problem, "move it elsewhere")
+                raise ValueError(
+                    f"{path.parent} cannot be read as a checkpoint: its name is not that of a step; move "
+                    "it elsewhere"
+                )
             found.append(int(number))
         return sorted(found)
 
@@ -91,36 +100,60 @@ class Checkpoints:
         flat = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
         with replace_folder(self._home(step)) as folder:
             save_file(flat, folder / TENSORS)
-            manifest = {"format": FORMAT, "step": step, "snapshot": snapshot}
-            write_json(folder / MANIFEST, manifest | {"made_with": dict(made_with)})
+            manifest = {"format": FORMAT, "step": step, "snapshot": snapshot,
+                        "made_with": dict(made_with)}  # fmt: skip
+            write_json(folder / MANIFEST, with_checksums(folder, manifest))
         passing = [s for s in self.steps() if not self._manifest(s)["snapshot"]]
         for old in passing[: -self.keep]:
             # renamed first, so that a process that is killed while it removes leaves no half of one
-            hidden = self._home(old).with_name(f".step-{old}-old")
+            hidden = self._home(old).with_name(f".{self._home(old).name}-removed-")
             os.replace(self._home(old), hidden)
             shutil.rmtree(hidden)
 
-    def check(self, made_with: Mapping[str, str]) -> None:
-        """Check that the folder holds checkpoints of this training only.
+    def check(self, made_with: Mapping[str, str]) -> list[int]:
+        """Check that the folder holds checkpoints of this training only, as they were written.
 
-        `made_with` is the `fingerprint` of this training. What a killed process left half written or
-        half removed is removed.
+        A checkpoint that has changed since it was written is set aside, with a warning, and training goes
+        on from the one before it. What a killed process left half written or half removed is removed.
+
+        Args:
+            made_with: the `fingerprint` of this training.
+
+        Returns:
+            The steps of the checkpoints before the first that is damaged, oldest first.
 
         Raises:
-            ValueError: checkpoints of another training, with the first difference; or a checkpoint
-                that cannot be read, with what to do about it.
+            ValueError: checkpoints of another training, with the first difference; or one that this version
+                cannot read, with what to do about it.
             OSError: a folder that cannot be written.
         """
         Path(self.folder).mkdir(parents=True, exist_ok=True)
+        usable, damage = [], ""
         for step in self.steps():
-            difference = first_difference(self._manifest(step)["made_with"], made_with)
+            home = self._home(step)
+            try:
+                manifest = self._manifest(step)
+                if problem := damage_of(home, manifest):
+                    raise _unreadable(home, problem)
+            except DamagedError as error:
+                aside = home.with_name(f"damaged-{home.name}-{secrets.token_hex(4)}")
+                os.replace(home, aside)
+                damage = damage or f"{error}; it is set aside as {aside.name}"
+                continue
+            difference = first_difference(manifest["made_with"], made_with)
             if difference is not None:
                 raise ValueError(
                     f"{self.folder} holds checkpoints of another training: {difference}; "
                     "choose another folder"
                 )
-        for left in Path(self.folder).glob(".step-*"):
-            shutil.rmtree(left)
+            usable += [] if damage else [step]
+        if damage:
+            begin = f"step {usable[-1]}" if usable else "the beginning"
+            warnings.warn(f"{damage}, and training goes on from {begin}", stacklevel=3)
+        for left in Path(self.folder).iterdir():
+            if HIDDEN.fullmatch(left.name):
+                shutil.rmtree(left)
+        return usable
 
     def load(self, step: int, network: nn.Module, like: TrainState) -> TrainState:
         """Read a checkpoint into a network, in place, and return the state of the ensemble.
@@ -173,16 +206,18 @@ class Checkpoints:
         if not isinstance(found, dict) or "format" not in found:
             raise _unreadable(path, "it has no format")
         if found["format"] != FORMAT:
-            raise _unreadable(
-                path, f"its format is {found['format']!r}, this version reads {FORMAT}",
-                "go on with the version that wrote it, or choose another folder",
-            )  # fmt: skip
+            raise ValueError(
+                f"{path} cannot be read as a checkpoint: its format is {found['format']!r}, this version "
+                f"reads {FORMAT}; go on with the version that wrote it, or choose another folder"
+            )
         kinds = {"step": int, "snapshot": bool, "made_with": dict}
         for name, kind in kinds.items():
             if not isinstance(found.get(name), kind):
                 raise _unreadable(path, f"{name} is {found.get(name)!r}")
         if found["step"] != step:
             raise _unreadable(path, f"it is of step {found['step']}")
+        if changed := damage_of_manifest(found, "it"):
+            raise _unreadable(path, changed)
         return found
 
     def _tensors(self, step: int) -> dict[str, Tensor]:
@@ -197,8 +232,8 @@ class Checkpoints:
             raise _unreadable(path, f"its tensors cannot be read ({error})") from error
 
 
-def _unreadable(path: Path, problem: str, remedy: str = OLDER) -> ValueError:
-    return ValueError(f"{path} cannot be read as a checkpoint: {problem}; {remedy}")
+def _unreadable(path: Path, problem: str) -> DamagedError:
+    return DamagedError(f"{path} cannot be read as a checkpoint: {problem}")
 
 
 def _named(network: nn.Module) -> list[tuple[str, Tensor]]:

@@ -273,8 +273,7 @@ def _train_parts(
     if checkpoints is not None:
         initial = [tensor for part in parts for tensor in part.state.state.values()]
         made_with = fingerprint(network, config, chosen, len(parts[0].config.data.members), initial)
-        checkpoints.check(made_with)
-        stored = checkpoints.steps()
+        stored = checkpoints.check(made_with)
         for step in stored:
             if step in chosen or step == stored[-1]:
                 whole = copy.deepcopy(network)

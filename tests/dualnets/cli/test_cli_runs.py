@@ -261,18 +261,6 @@ def test_diff_of_a_table_that_is_damaged_inside_is_refused(out, capsys):
     assert f"run {path.parent} is damaged: results.parquet: " in error
 
 
-@pytest.mark.parametrize("content", ["[[", "[{}]"])
-def test_a_finished_run_that_is_damaged_is_not_repeated_silently(out, capsys, content):
-    folder = find_runs(out)[1].folder
-    (folder / "verdict.json").write_text(content)
-    command = ["run", "losses", "--scale", "smoke", "--only", "simple", "infonce 4"]
-    assert main([*command, "--out", str(out), "--device", "cpu", "--workers", "1"]) == 2
-    error = capsys.readouterr().err
-    assert f"hltm: run {folder} is damaged: " in error
-    assert "verdict.json" in error
-    assert "--fresh computes it again" in error
-
-
 # hltm run: some variants, a dry run, ranges, tracking
 
 

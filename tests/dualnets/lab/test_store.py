@@ -1,7 +1,6 @@
 """Results appear whole or not at all."""
 
 import json
-import shutil
 
 import pandas as pd
 import pytest
@@ -11,6 +10,7 @@ from safetensors.torch import load_file
 from dualnets._files import replace_folder
 from dualnets.lab.store import RENAMED, Store, identity, versions
 
+MANIFEST = {"cell": "abc", "settings": {}, "seconds": 1.0}
 TABLE = pd.DataFrame({"value": [1.0, 2.0]})
 
 
@@ -24,26 +24,20 @@ def write(target, text, error=None):
 def test_a_cell_is_read_back(tmp_path):
     store = Store(tmp_path, "emergence")
     weights = {"weights.0": torch.arange(6.0).view(2, 3).T}
-    store.write_cell("abc", TABLE, {"seconds": 1.0, "bad": float("nan")}, {"final": weights})
+    store.write_cell("abc", TABLE, MANIFEST | {"bad": float("nan")}, {"final": weights})
     table, manifest = store.read_cell("abc")
     assert table.equals(TABLE)
-    assert manifest == {"seconds": 1.0, "bad": None}
+    assert {n: v for n, v in manifest.items() if "checksum" not in n} == MANIFEST | {"bad": None}
     found = load_file(store.cell("abc") / "networks" / "final.safetensors")
     assert found["weights.0"].equal(weights["weights.0"])
 
 
 def test_metrics_of_earlier_versions_have_the_names_of_today(tmp_path):
     store = Store(tmp_path, "emergence")
-    store.write_cell("abc", pd.DataFrame({"metric": [*RENAMED, "spread"]}), {}, {})
+    store.write_cell("abc", pd.DataFrame({"metric": [*RENAMED, "spread"]}), MANIFEST, {})
     table, _ = store.read_cell("abc")
     assert table["metric"].tolist() == [*RENAMED.values(), "spread"]
     assert not set(RENAMED) & set(RENAMED.values())
-    store.run("run").mkdir()
-    shutil.copy(store.cell("abc") / "results.parquet", store.run("run"))
-    (store.run("run") / "verdict.json").write_text("[]")
-    again, verdicts = store.read_run("run")
-    assert again.equals(table)
-    assert verdicts == []
 
 
 def test_a_failure_while_writing_leaves_nothing_and_keeps_the_old(tmp_path):

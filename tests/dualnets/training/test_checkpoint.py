@@ -267,7 +267,15 @@ def damage(folder: Path, what: str) -> None:
     elif what == "short":
         whole_file = (home / checkpoint.TENSORS).read_bytes()
         (home / checkpoint.TENSORS).write_bytes(whole_file[: len(whole_file) // 2])
+    elif what == "a bit":
+        content = bytearray((home / checkpoint.TENSORS).read_bytes())
+        content[-5] ^= 4
+        (home / checkpoint.TENSORS).write_bytes(content)
+    elif what == "a bit of the manifest":
+        manifest.write_text(manifest.read_text().replace('"snapshot": true', '"snapshot": false'))
     else:
+        rest = {name: value for name, value in written.items() if "checksum" not in name}
+        manifest.write_text(json.dumps(rest))
         found = load_file(home / checkpoint.TENSORS)
         if what == "a missing tensor":
             del found["network/weights.0"]
@@ -276,41 +284,53 @@ def damage(folder: Path, what: str) -> None:
         save_file(found, home / checkpoint.TENSORS)
 
 
-DAMAGES = {
+REFUSED = {
     "another format": r"manifest\.json .* format is 99, this version reads 2; go on with the version",
-    "no format": r"manifest\.json .* has no format; remove its folder",
-    "no origin": r"manifest\.json .* made_with is None; remove its folder",
-    "another step": r"manifest\.json .* it is of step 3; remove",
-    "a list": r"manifest\.json .* has no format; remove",
-    "garbage": r"manifest\.json .* it is not JSON .*; remove its folder",
-    "bytes": r"manifest\.json .* it is not JSON .*; remove its folder",
     "a stray folder": r"step-abc .* its name is not that of a step; move it elsewhere",
     "an odd number": r"step-7 .* its name is not that of a step; move it elsewhere",
-    "no tensors": r"tensors\.safetensors .* cannot be read .*; remove its folder",
-    "short": r"tensors\.safetensors .* cannot be read .*; remove its folder",
+    # of an earlier version, without checksums
     "a missing tensor": r"tensors\.safetensors .* network/weights\.0 is missing, expected \(2, 2, 3, 2\)",
     "one member": r"tensors\.safetensors .* network/weights\.0 is \(1, 2, 3, 2\), expected \(2, 2, 3",
 }
+SET_ASIDE = {
+    "no format": r"manifest\.json .* has no format",
+    "no origin": r"manifest\.json .* made_with is None",
+    "another step": r"manifest\.json .* it is of step 3",
+    "a list": r"manifest\.json .* has no format",
+    "garbage": r"manifest\.json .* it is not JSON .*",
+    "bytes": r"manifest\.json .* it is not JSON .*",
+    "no tensors": r"tensors\.safetensors is missing",
+    "short": r"tensors\.safetensors was changed: its SHA-256 checksum does not fit",
+    "a bit": r"tensors\.safetensors was changed: its SHA-256 checksum does not fit",
+    "a bit of the manifest": r"it was changed: its checksum does not fit",
+}
 
 
-@pytest.mark.parametrize("what", DAMAGES)
-def test_a_damaged_checkpoint_is_named_with_what_to_do(tmp_path, what):
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_is_no_checkpoint_of_this_training_is_named_with_what_to_do(tmp_path, what):
     run(tmp_path)
     damage(tmp_path, what)
-    with pytest.raises(ValueError, match=DAMAGES[what]) as caught:
+    with pytest.raises(ValueError, match=REFUSED[what]) as caught:
         run(tmp_path)
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_without_a_damaged_checkpoint_training_goes_on_from_the_one_before(tmp_path):
-    expected = run(tmp_path / "whole", keep=3)
-    run(tmp_path / "spoilt", keep=3)
-    damage(tmp_path / "spoilt", "short")
-    shutil.rmtree(tmp_path / "spoilt" / f"step-{newest(tmp_path / 'spoilt'):010d}")
-    again = run(tmp_path / "spoilt", keep=3)
+@pytest.mark.parametrize("what", SET_ASIDE)
+def test_a_damaged_checkpoint_is_set_aside_and_training_goes_on_from_the_one_before(tmp_path, what):
+    expected = run(tmp_path, keep=3)
+    last, before = newest(tmp_path), dualnets.Checkpoints(tmp_path).steps()[-2]
+    (tmp_path / ".step-mine").mkdir()  # a folder of someone else
+    damage(tmp_path, what)
+    with pytest.warns(UserWarning, match=SET_ASIDE[what]) as caught:
+        again = run(tmp_path, keep=3)
+    assert str(caught[0].message).endswith(f", and training goes on from step {before}")
     for a, b in zip(expected.network.parameters(), again.network.parameters(), strict=True):
         assert same_bits(a.detach(), b.detach())
+    assert newest(tmp_path) == last
+    assert len([*tmp_path.glob(f"damaged-step-{last:010d}-*")]) == 1
+    assert (tmp_path / ".step-mine").is_dir()
+    run(tmp_path, keep=3)  # and nothing is damaged any more
 
 
 def small() -> torch.nn.Module:

@@ -1,0 +1,81 @@
+"""Checksums of the files of a folder, and of its manifest, which holds them: damage is found before use."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from dualnets._files import plain
+
+OWN, FILES = "checksum", "checksums"  # of the manifest itself, and of files by name
+
+
+def with_checksums(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest with the SHA-256 checksums of all files of its folder, and one of its own content.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as home:
+        ...     _ = (Path(home) / "a.txt").write_text("abc")
+        ...     made = with_checksums(Path(home), {"seconds": 1.5})
+        ...     _ = (Path(home) / "a.txt").write_text("abd")
+        ...     print(damage_of(Path(home), made))
+        a.txt was changed: its SHA-256 checksum does not fit
+        >>> damage_of(Path(), made | {"seconds": 9.5})
+        'the manifest was changed: its checksum does not fit'
+    """
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    whole = {
+        **manifest,
+        FILES: {path.relative_to(folder).as_posix(): checksum(path) for path in files},
+    }
+    return {**whole, OWN: _checksum_of(whole)}
+
+
+def checksum(path: Path) -> str:
+    """The SHA-256 checksum of a file in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def damage_of(
+    folder: Path, manifest: Mapping[str, Any], names: Collection[str] | None = None
+) -> str:
+    """What is wrong with the files of a folder, in one line; empty if they are as they were written.
+
+    Args:
+        folder: of the manifest.
+        manifest: as `with_checksums` made it. One of an earlier version has no checksums, and no damage.
+        names: the files to look at; None for all.
+    """
+    if changed := damage_of_manifest(manifest):
+        return changed
+    for name, expected in manifest.get(FILES, {}).items():
+        if names is None or name in names:
+            try:
+                found = checksum(folder / name)
+            except OSError as error:
+                missing = isinstance(error, FileNotFoundError)
+                return (
+                    f"{name} is missing" if missing else f"{name}: {(error.strerror or '').lower()}"
+                )
+            if found != expected:
+                return f"{name} was changed: its SHA-256 checksum does not fit"
+    return ""
+
+
+def damage_of_manifest(manifest: Mapping[str, Any], name: str = "the manifest") -> str:
+    """What is wrong with a manifest; empty if it is as it was written, or has no checksum."""
+    rest = {key: value for key, value in manifest.items() if key != OWN}
+    if OWN in manifest and manifest[OWN] != _checksum_of(rest):
+        return f"{name} was changed: its checksum does not fit"
+    return ""
+
+
+def _checksum_of(content: Mapping[str, Any]) -> str:
+    """Of the content as JSON, whatever its order and its spaces."""
+    text = json.dumps(plain(content), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
