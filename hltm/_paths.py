@@ -1,16 +1,18 @@
-"""Paths of files on this machine; a URL is refused, because no folder may be made of its name."""
+"""Paths of files on this machine, and folders that one process at a time may write to."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 
 SHOWN = 80  # characters of a URL in an error
 
 
 def local_path(path: str | os.PathLike[str]) -> Path:
-    """A path on this machine.
+    """A path on this machine; `~` is the home folder, which shells leave as it is in `--out=~/runs`.
 
     Raises:
         ValueError: a URL such as `s3://bucket/data` or `memory://data`, also as a `pathlib.Path`, which
@@ -33,4 +35,35 @@ def local_path(path: str | os.PathLike[str]) -> Path:
             f"{shown!r} is a URL, expected a path on this machine: copy from or to there with "
             f"another program, e.g. fsspec.filesystem({url[1]!r}).put(path, url, recursive=True)"
         )
-    return Path(path)
+    found = Path(path)
+    with suppress(RuntimeError):  # there is no such user
+        found = found.expanduser()
+    return found
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Create a folder and lock it for the block; the lock ends with the process, however that ends.
+
+    Raises:
+        OSError: a folder that cannot be written to, or that another process, or this one, has locked.
+    """
+    if os.name == "nt":  # which has no such locks
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+        return
+    import fcntl
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise OSError(f"cannot write to {folder}: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OSError(f"another process is writing to {folder}") from error
+        yield
+    finally:
+        os.close(handle)

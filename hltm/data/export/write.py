@@ -6,13 +6,12 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hltm._executors import Source, check_executor, check_version, this_process
-from hltm._paths import local_path
+from hltm._paths import alone, local_path
 from hltm.data.export.card import dataset_card
 from hltm.data.export.files import checksum, replacing, write_shard
 from hltm.data.export.manifest import (
@@ -126,7 +125,7 @@ def write(
         recipe, progress, executor: as in `export`.
         sources: the files of other folders, by member and rows, which are copied.
     """
-    with _alone(home):
+    with alone(home):
         content = describe(recipe)
         entries = _written(home, recipe)
         total = sum(len(shard.rows) for shard in recipe.shards)
@@ -281,23 +280,3 @@ def _drawn_ahead(recipe: ExportRecipe, shard: Shard) -> Iterator[Columns]:
             coming = following
         if coming is not None:
             yield coming.result()
-
-
-@contextmanager
-def _alone(home: Path) -> Iterator[None]:
-    """Create the folder and lock it; the lock ends with the process, however that ends."""
-    import fcntl
-
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        handle = os.open(home, os.O_RDONLY)
-    except OSError as error:
-        raise OSError(f"cannot write to {home}: {error.strerror}") from error
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OSError(f"another process is writing to {home}") from error
-        yield
-    finally:
-        os.close(handle)

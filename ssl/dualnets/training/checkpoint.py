@@ -65,7 +65,7 @@ class Checkpoints:
             ValueError: a folder has the name of a checkpoint and is none.
         """
         found = []
-        for path in Path(self.folder).glob(f"step-*/{MANIFEST}"):
+        for path in local_path(self.folder).glob(f"step-*/{MANIFEST}"):
             number = path.parent.name.removeprefix("step-")
             if not number.isdecimal() or path.parent != self._home(int(number)):
                 raise ValueError(
@@ -127,7 +127,7 @@ class Checkpoints:
                 cannot read, with what to do about it.
             OSError: a folder that cannot be written.
         """
-        Path(self.folder).mkdir(parents=True, exist_ok=True)
+        local_path(self.folder).mkdir(parents=True, exist_ok=True)
         usable, damage = [], ""
         for step in self.steps():
             home = self._home(step)
@@ -150,7 +150,7 @@ class Checkpoints:
         if damage:
             begin = f"step {usable[-1]}" if usable else "the beginning"
             warnings.warn(f"{damage}, and training goes on from {begin}", stacklevel=3)
-        for left in Path(self.folder).iterdir():
+        for left in local_path(self.folder).iterdir():
             if HIDDEN.fullmatch(left.name):
                 shutil.rmtree(left)
         return usable
@@ -194,7 +194,7 @@ class Checkpoints:
         return TrainState(state, named("memory", [*like.memory]), losses, frozen_at)
 
     def _home(self, step: int) -> Path:
-        return Path(self.folder) / f"step-{step:010d}"
+        return local_path(self.folder) / f"step-{step:010d}"
 
     def _manifest(self, step: int) -> dict[str, Any]:
         """The manifest of a checkpoint, checked."""

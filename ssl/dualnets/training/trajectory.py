@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from dualnets.training.rows import Epochs, Rows
 from dualnets.training.state import Precision, TrainConfig, TrainState
 from dualnets.training.steps import compile_steps, train_steps
 from dualnets.training.threads import on_threads
+from hltm._paths import alone, local_path
 from hltm.sampling.philox import check_seed
 from hltm.tree import LatentTree
 
@@ -102,7 +104,8 @@ def trajectory(
         members_at_once: how many members share a step; by default as many as fit 4 GiB, so that
             the numbers do not depend on the machine.
         precision: `bfloat16` computes losses under autocast, on CUDA only.
-        checkpoints: where to keep them; training goes on from the newest one there.
+        checkpoints: where to keep them; training goes on from the newest one there. One training at a time
+            may write to a folder.
         strict: raise instead of freezing a member whose loss or gradient is not finite.
         progress: called with the number of steps just done.
 
@@ -113,6 +116,7 @@ def trajectory(
         ValueError: before any work: steps below 0, batch below 2, snapshots outside 0..steps,
             a source, rates or samples that do not fit the network, what the method cannot do,
             checkpoints of another training.
+        OSError: at the first step: a folder of checkpoints that another training writes to.
         TypeError: before any work: a name or a class where an object is expected, a torch module that
             is not a network of this package, a number of another type.
         MemoryError: before any work: what does not fit the memory; its largest part is named.
@@ -240,14 +244,18 @@ def _train(
     strict: bool,
     progress: Callable[[int], None] | None,
 ) -> Iterator[Snapshot]:
-    """Train in parts, on threads, whose rows are drawn ahead where that is faster."""
+    """Train in parts, on threads, whose rows are drawn ahead where that is faster.
+
+    Two trainings in one folder of checkpoints would remove each other's.
+    """
     each = ensemble.members_per_part(network, len(config.data.members), at_once)
     parts = ensemble.split(network, config, each)
     if chosen[-1] > 0:
         compile_steps(parts[0].network, parts[0].config, parts[0].state)
     # parts that are trained side by side are no more than fit the memory
     threads = min(len(parts), max(at_once // each, 1), torch.get_num_threads())
-    with drawn_ahead(parts, chosen[-1]):
+    own = nullcontext() if checkpoints is None else alone(local_path(checkpoints.folder))
+    with own, drawn_ahead(parts, chosen[-1]):
         yield from _train_parts(
             parts, threads, network, config, chosen, checkpoints, strict, progress
         )
