@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
@@ -67,3 +68,17 @@ def alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def check_file(path: Path) -> None:
+    """Check that a path is a file itself: to open a named pipe waits for its writer, a link leads elsewhere.
+
+    Raises:
+        FileNotFoundError: there is nothing.
+        ValueError: a link, a folder, a pipe or a device.
+    """
+    mode = path.lstat().st_mode
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFLNK: "a link", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe"}
+        kind = kinds.get(stat.S_IFMT(mode), "a device or a socket")
+        raise ValueError(f"{path} is {kind}, expected a file")

@@ -52,7 +52,7 @@ def from_json(text: str) -> LatentTree:
     """
     try:
         found = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"not a tree saved by hltm: not JSON ({error})") from error
     _check_head(found)
     try:

@@ -227,5 +227,5 @@ def _parsed(value: Any, where: str) -> Any:
         return value
     try:
         return json.loads(value)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{where} {value!r:.60}, expected numbers in JSON") from error

@@ -89,12 +89,13 @@ class Column:
 
         Raises:
             FileNotFoundError: the file is missing.
-            ValueError: a file that is damaged or of another shape.
+            ValueError: a file that is damaged, of another shape, or that holds other rows.
         """
         kept = self._kept
         if shard.file in kept:
             kept[shard.file] = kept.pop(shard.file)  # it is the newest now
             return kept[shard.file]
+        self.data.check_rows(shard)
         found = read_column(self.data.folder, self.data.recipe, shard, self.name)
         while kept and found.nbytes + sum(each.nbytes for each in kept.values()) > KEPT_BYTES:
             del kept[next(iter(kept))]

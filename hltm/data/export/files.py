@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hltm._paths import check_file
 from hltm.data.export.arrays import (
     names_npz,
     names_safetensors,
@@ -83,6 +84,7 @@ def read_column(home: Path, recipe: ExportRecipe, shard: Shard, name: str) -> np
         FileNotFoundError: no such file.
     """
     path = home / shard.file
+    check_file(path)
     _, read, _ = FILES[SUFFIXES[recipe.file_format]]
     try:
         found = read(path, recipe, name)

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from hltm._paths import check_file
 from hltm.data.export.files import checksum, replacing
 from hltm.data.export.recipe import ExportRecipe, Shard
 from hltm.data.export.settings import recipe_of, settings, version
@@ -61,9 +62,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = manifest_path(folder)
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no exported data: there is no {path}")
+    check_file(path)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a manifest: {error}") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise ValueError(f"{path} is not a manifest: expected format {FORMAT!r}")

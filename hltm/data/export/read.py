@@ -20,6 +20,7 @@ from hltm._paths import local_path
 from hltm.data.batch_items import BatchItems
 from hltm.data.dataset import find_places
 from hltm.data.export.column import Column
+from hltm.data.export.files import read_column
 from hltm.data.export.manifest import read_recipe
 from hltm.data.export.recipe import ExportRecipe, Shard
 from hltm.data.export.rows import FolderBatch, ShardRows
@@ -138,6 +139,30 @@ class DataFolder(Dataset[FolderBatch]):
         if reason := lost_marks(self.recipe):
             raise ValueError(f"{self.folder}: {reason}")
         return tuple(self._column(f"view_{i + 1}") for i in range(self.recipe.views))
+
+    def check_rows(self, shard: Shard) -> None:
+        """Check, once for each file, that it holds the rows of its address, and is no copy of another.
+
+        Raises:
+            FileNotFoundError: the file is missing.
+            ValueError: it holds other rows, or cannot be read.
+        """
+        if shard.file in self._checked:
+            return
+        for name, wanted in ("row", np.asarray(shard.rows)), ("member", shard.member):
+            if name in self.recipe.keys:
+                found = read_column(self.folder, self.recipe, shard, name)
+                if not (found == wanted).all():
+                    raise ValueError(
+                        f"{self.folder / shard.file} holds other rows than its address has, e.g. {name} "
+                        f"{found[found != wanted][0]}: it was replaced; remove it and export again"
+                    )
+        self._checked.add(shard.file)
+
+    @cached_property
+    def _checked(self) -> set[str]:
+        """The files whose rows were compared with their addresses."""
+        return set()
 
     def _column(self, name: str) -> Column:
         members: list[list[Shard]] = [[] for _ in self.recipe.tree.members]

@@ -18,7 +18,8 @@ from hltm.sampling.sample import check_rows
 from hltm.tree import LatentTree
 
 SHARD_ROWS, SHARD_BYTES = 1 << 20, 1 << 28  # the largest shard unless rows_per_shard is given
-MOST = 10**6  # files, and views; a manifest that claims more would fill the memory with their names
+MOST = 10**6  # files; a manifest that claims more would fill the memory with their names
+MOST_VIEWS = 10**5
 
 
 def make_recipe(
@@ -83,8 +84,8 @@ def check_size(recipe: ExportRecipe) -> None:
             f"an export has at most {MOST:,} files, got {recipe.files:,}: rows_per_shard must be larger "
             f"than {recipe.rows_per_shard}"
         )
-    if recipe.views > MOST:
-        raise ValueError(f"an export has at most {MOST:,} views, got {recipe.views:,}")
+    if recipe.views > MOST_VIEWS:
+        raise ValueError(f"an export has at most {MOST_VIEWS:,} views, got {recipe.views:,}")
 
 
 def _row(recipe: ExportRecipe) -> int:

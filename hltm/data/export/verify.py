@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hltm._integers import as_integer
-from hltm._paths import local_path
+from hltm._paths import check_file, local_path
 from hltm.data.export.files import checksum, column_names, read_column
 from hltm.data.export.manifest import NAMES, manifest_path, read_recipe
 from hltm.data.export.recipe import SUFFIXES, ExportRecipe, Shard
@@ -111,8 +111,13 @@ def _files(
     problems, present = [], set()
     for shard in recipe.shards:
         path, entry = home / shard.file, entries.pop(shard.file, None)
-        if not path.is_file():
+        try:
+            check_file(path)
+        except FileNotFoundError:
             problems.append(f"{shard.file} is missing")
+            continue
+        except ValueError as error:
+            problems.append(str(error).removeprefix(f"{home}/"))
             continue
         present.add(shard.file)
         if entry is None:

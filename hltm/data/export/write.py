@@ -232,10 +232,9 @@ def _enter(
 
 
 def _written(home: Path, recipe: ExportRecipe) -> dict[str, dict[str, Any]]:
-    """File -> manifest entry, of the shards that an earlier call has written.
+    """File -> manifest entry, of the shards that an earlier call has written, and that nothing has changed.
 
-    A shard whose file exists but has no entry yet is not among them; it is written again, to the
-    same bytes.
+    Others are written again, to the same bytes: a file without an entry, or whose checksum does not fit.
     """
     if not manifest_path(home).is_file():
         strangers = {path.name for path in home.iterdir()} - {path.name for path in _partial(home)}
@@ -255,7 +254,9 @@ def _written(home: Path, recipe: ExportRecipe) -> dict[str, dict[str, Any]]:
         for entry in found["shards"]
         if entry["file"] in planned
         and (home / entry["file"]).is_file()
+        and not (home / entry["file"]).is_symlink()
         and (home / entry["file"]).stat().st_size == entry["bytes"]
+        and checksum(home / entry["file"]) == entry["sha256"]
     }
 
 

@@ -77,3 +77,8 @@ def test_foreign_files_get_one_error_that_names_the_file(case, tmp_path):
 def test_a_missing_file_is_missing(tmp_path):
     with pytest.raises(FileNotFoundError):
         hltm.load_tree(tmp_path / "nowhere.json")
+
+
+def test_json_that_is_nested_deeply_is_refused():
+    with pytest.raises(ValueError, match="not a tree saved by hltm: not JSON"):
+        from_json("[" * 100_000)

@@ -103,7 +103,7 @@ def test_a_manifest_that_claims_another_origin_is_found(tmp_path):
         ({"n": 2**33, "rows_per_shard": 1}, "at most 1,000,000 files, got 8,589,934,592"),
         ({"rows_per_shard": 3.5}, "rows_per_shard must be an integer, got 3.5"),
         ({"rows_per_shard": 0}, "rows_per_shard must be at least 1"),
-        ({"views": 10**18}, "at most 1,000,000 views"),
+        ({"views": 10**18}, "at most 100,000 views"),
         ({"views": True}, "views must be an integer, got True"),
         ({"augmentation": {"name": True, "rates": [0.0] * 15}}, "name must be text, got True"),
     ],
@@ -151,3 +151,56 @@ def test_files_beside_the_data_that_readers_of_a_folder_take_for_rows_are_found(
     assert found == tuple(
         f"{name} is not part of the data set" for name in ("_manifest.json", "more.parquet")
     )
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_file_that_was_copied_over_another_is_never_read_and_is_written_again(tmp_path, kind):
+    out = tmp_path / "out"
+    hltm.export(TREE, out, 900, format=kind, **SETTINGS | {"rows_per_shard": 300})
+    first, second, _ = sorted((out / "data").iterdir())
+    whole = first.read_bytes()
+    shutil.copyfile(second, first)
+    with pytest.raises(ValueError, match=f"{first.name} holds other rows than its address has"):
+        hltm.load(out).leaves[:3]
+    again = hltm.export(TREE, out, 900, format=kind, **SETTINGS | {"rows_per_shard": 300})
+    assert first.read_bytes() == whole
+    assert again.leaves[:3].shape == (3, 8)
+
+
+def test_a_changed_bit_is_written_again(tmp_path):
+    hltm.export(TREE, tmp_path, 100, **SETTINGS)
+    (file,) = (tmp_path / "data").iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(whole[:90] + bytes([whole[90] ^ 1]) + whole[91:])
+    hltm.export(TREE, tmp_path, 100, **SETTINGS)
+    assert file.read_bytes() == whole
+
+
+@pytest.mark.parametrize("kind", ["a link", "a folder", "a named pipe"])
+@pytest.mark.parametrize("name", ["manifest.json", "data/00000-of-00001.npz"])
+def test_what_is_no_file_is_refused_before_it_is_opened(tmp_path, kind, name):
+    out = tmp_path / "out"
+    hltm.export(TREE, out, 100, **SETTINGS)
+    path = out / name
+    path.rename(tmp_path / "elsewhere")
+    if kind == "a link":
+        path.symlink_to(tmp_path / "elsewhere")
+    elif kind == "a folder":
+        path.mkdir()
+    else:
+        os.mkfifo(path)
+    if name == "manifest.json":
+        for read in (hltm.load, hltm.verify):
+            with pytest.raises((ValueError, FileNotFoundError), match=r"manifest\.json"):
+                read(out)
+        return
+    with pytest.raises(ValueError, match=f"{path} is {kind}, expected a file"):
+        hltm.load(out).leaves[:3]
+    assert f"{name} is {kind}, expected a file" in hltm.verify(out).problems
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"format": ' + "[" * 100_000])
+def test_a_manifest_that_is_nested_deeply_is_refused(tmp_path, text):
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(ValueError, match="is not a manifest: maximum recursion depth"):
+        hltm.load(tmp_path)
