@@ -17,13 +17,14 @@ ROOT = Path(__file__).resolve().parents[1]
 # fmt: off
 ROOMS = {
     "hltm": [
-        "_lazy", "_linking", "_compile", "_separate", "_devices", "_paths", "_names", "_integers",
-        "_results", "_executors", "model", "sampling", "inference", "tree", "families", "formats",
-        "data", "plot", "display", "probe",
+        "_lazy", "_linking", "_compile", "_separate", "_devices", "_paths", "_memory", "_names",
+        "_integers", "_results", "_executors", "model", "sampling", "inference", "tree", "families",
+        "formats", "data", "plot", "display", "probe",
     ],
     "dualnets": [
-        "_lazy", "_instructions", "_vectors", "_precision", "_checks", "_options", "_files", "optim",
-        "networks", "methods", "training", "images", "theory", "lab", "experiments", "cli",
+        "_lazy", "_instructions", "_vectors", "_precision", "_checks", "_options", "_files",
+        "_checksums", "_memory_errors", "optim", "networks", "methods", "training", "images",
+        "theory", "lab", "experiments", "cli",
     ],
 }
 # fmt: on

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hltm._memory import check_fits
 from hltm.model.repeated_rows import RepeatedRows
 from hltm.model.tables import MAX_STATES
 from hltm.model.topology import Topology
@@ -157,6 +158,7 @@ def check_sizes(v: int, m: int, s: int, L: int, classes: int) -> tuple[int, int,
             )
         if count * m > MAX_STATES:
             raise ValueError(f"{what} * m = {count * m} states, expected at most {MAX_STATES}")
+    check_fits("tables of symbols by rules", 8.0 * v * v * m, "lower v or m")
     if tuples > MAX_TUPLES:
         raise ValueError(f"there are v**s = {tuples} tuples, expected at most 2^53")
     return v, m, s, L, classes

@@ -10,6 +10,7 @@ import torch
 from scipy.special import gammaincinv, gammaln
 from torch import Tensor
 
+from hltm._memory import check_fits
 from hltm.model.tables import MAX_STATES, Tables, check_probabilities
 from hltm.model.topology import Topology
 from hltm.sampling.philox import Stream, check_members, check_seed, uniform
@@ -53,8 +54,11 @@ def random_tables(
         raise ValueError(f"concentration must be positive and finite, got {concentration}")
     addresses = range(check_members(members))
     rows = np.where(topology.parent < 0, 1, states[np.maximum(topology.parent, 0)])
+    entries = int((rows * states).sum())
+    size = 16.0 * entries * len(addresses)  # random numbers and tables
+    check_fits("the tables", size, "lower nodes, states or members")
     numbers = uniform(
-        int((rows * states).sum()), seed=check_seed(seed), stream=Stream.TABLES, members=addresses,
+        entries, seed=check_seed(seed), stream=Stream.TABLES, members=addresses,
         node=0,
     )  # fmt: skip
     flat = _dirichlet(numbers, np.repeat(states, rows), concentration)

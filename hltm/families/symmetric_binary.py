@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from hltm._memory import check_fits
 from hltm.families.random_tables import ends
 from hltm.model.tables import Tables, symmetric_table
 from hltm.model.topology import Topology
@@ -57,6 +58,8 @@ def symmetric_binary(
     topology = Topology.balanced(depth, branching)
     addresses = range(check_members(members))
     edges = len(topology) - 1
+    size = 64.0 * edges * len(addresses)  # two numbers and a table of four, twice
+    check_fits("the tables", size, "lower depth, branching or members")
     numbers = [
         uniform(edges, seed=check_seed(seed), stream=Stream.TABLES, members=addresses, node=i)
         for i in range(2)  # magnitudes, then signs

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dualnets._memory_errors import name_memory_errors
+
 USAGE = """usage: hltm COMMAND [OPTIONS]
 
 How do hidden features emerge without labels? Data from hierarchical latent
@@ -99,7 +101,7 @@ def _status(arguments: list[str]) -> int:
         hint = f" (did you mean {near[0]}?)" if near else ""
         return _refuse(f"unknown command {name!r}{hint}; there are: {', '.join(known)}")
     try:
-        with _terminated_as_interrupted():
+        with _terminated_as_interrupted(), name_memory_errors("this"):
             status: int = importlib.import_module(f"{__name__}.{name}").main(rest)
     except SystemExit as end:  # the help text is printed
         return int(end.code or 0)

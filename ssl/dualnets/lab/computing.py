@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from dualnets._memory_errors import name_memory_errors
 from dualnets.lab.experiment import Experiment, ProgressListener
 from dualnets.lab.fields import with_columns
 from dualnets.lab.store import Store, now, versions
@@ -72,20 +71,3 @@ def _peak_memory(device: torch.device) -> int | None:
         return None
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
-
-
-@contextlib.contextmanager
-def name_memory_errors() -> Iterator[None]:
-    """Turn every error about memory into a MemoryError with one line of text."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        import torch
-
-        text = str(error)
-        # on a CPU torch raises a plain RuntimeError, which only its text distinguishes
-        if isinstance(error, torch.OutOfMemoryError) or "allocate" in text:
-            requested = re.search(r"allocate ([\d.]+ ?\w+)", text)
-            size = f": {requested[1]} at once" if requested else ""
-            raise MemoryError(f"a cell needs more memory than there is{size}") from error
-        raise

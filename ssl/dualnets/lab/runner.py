@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from dualnets._checksums import with_checksums
 from dualnets._files import replace_folder, write_json
+from dualnets._memory_errors import name_memory_errors
 from dualnets.lab import grids
 from dualnets.lab import workers as worker_processes
-from dualnets.lab.computing import name_memory_errors, read_cell
+from dualnets.lab.computing import read_cell
 from dualnets.lab.experiment import Experiment
 from dualnets.lab.fields import with_columns
 from dualnets.lab.grids import cell_name, cells, name_of_cells, run_name, value_lists

@@ -8,7 +8,6 @@ together are surely small nothing is computed. The settings alone, not the machi
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple, TypeVar
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from dualnets.methods.protocol import Batch
 from dualnets.networks.heads import Head
 from dualnets.training.state import TrainConfig, trained_tensors
+from hltm._memory import physical_memory
 
 SMALL = 1 << 28  # bytes that may be allocated to measure a member
 COUNTABLE = 1 << 64  # bytes beyond which sizes overflow
@@ -166,7 +166,7 @@ def memory_of(device: torch.device) -> int:
     """Bytes of memory that the machine or the device has."""
     if device.type in ("cuda", "xpu"):
         return int(getattr(torch, device.type).get_device_properties(device).total_memory)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return physical_memory()
 
 
 def _measured(one: nn.Module, config: TrainConfig) -> Footprint:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_up_pages import HOSTILE, STEPS, made_up_page, made_up_run
+from made_up_runs import edit
 
 from dualnets import experiments
 from dualnets.cli import main
@@ -218,10 +219,8 @@ def reported(stored, tmp_path_factory):
     name = stored[0].name
     for other in (BROKEN, OLDER, CUT, NO_WORD):
         shutil.copytree(own / name, own / other)
-        manifest = json.loads((own / other / store.MANIFEST).read_text()) | {"run": other}
-        if other == OLDER:
-            manifest.pop("date", None)
-        (own / other / store.MANIFEST).write_text(json.dumps(manifest))
+        gone = ["checksum", "checksums"] + ["date"] * (other == OLDER)
+        edit(own / other / store.MANIFEST, run=other, **dict.fromkeys(gone))
     os.utime(own / OLDER / store.MANIFEST, (0, 86_400))
     (own / "tensorboard").mkdir()  # no run
     (own / BROKEN / store.RESULTS).write_bytes(b"PAR1")
