@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hltm._results import by_content
-from hltm.probe.accumulators.checks import check_pair, one_hot
+from hltm.probe.accumulators.checks import as_numbers, check_finite, check_pair, one_hot
 from hltm.probe.accumulators.moments import PairMoments, StreamingMoments
 from hltm.probe.accumulators.units import UnitBatch
 
@@ -31,6 +31,8 @@ class LinearReadout(NamedTuple):
         null: `(…, T)` the 95% point of that correlation where the rows tested are in random order.
         r2: `(…, T)` coefficient of determination of the indicators, over all states together; below
             0 where the mean predicts better.
+        variance: `(…, T)` of the indicators on the rows tested, summed over the states; the r2 of
+            several targets together is Σ r2 · variance / Σ variance.
         weight: `(…, U, T, K)`, and intercept `(…, T, K)`, of the indicators.
         ridge: `(…, T)` the penalty, as a share of each unit's variance.
         train_samples, test_samples: rows of either side.
@@ -39,6 +41,7 @@ class LinearReadout(NamedTuple):
     correlation: Tensor
     null: Tensor
     r2: Tensor
+    variance: Tensor
     weight: Tensor
     intercept: Tensor
     ridge: Tensor
@@ -97,15 +100,47 @@ class LinearProbe:
             batch: the same activations, whose `products` are made of those of both sides.
         """
         a = check_pair(activations, targets)
-        indicator, parts = one_hot(targets, self.states).to(a.dtype), []
+        parts = self._add(a, one_hot(targets, self.states).to(a.dtype))
+        if batch is not None and batch.shape == a.shape and batch.values.dtype == a.dtype:
+            batch.join(parts)
+
+    def update_numbers(self, activations: Tensor, numbers: Tensor) -> None:
+        """Add a batch of the next rows, whose targets are K numbers each in place of indicators.
+
+        Args:
+            activations: `(…, U, B)`.
+            numbers: `(…, T, K, B)`, e.g. probabilities of states; leading axes broadcast, so that many
+                sets of targets of the same activations share their moments.
+
+        Raises:
+            ValueError: activations or numbers that are not finite, or K other than `states`.
+
+        Example:
+            >>> a = torch.rand(2, 400, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+            >>> probe = LinearProbe()
+            >>> probe.update_numbers(a, torch.stack([a.sum(0), a[0] - a[1]])[None])  # one target
+            >>> round(float(probe.result().r2), 6)
+            1.0
+        """
+        if numbers.shape[-2] != self.states:
+            raise ValueError(
+                f"expected {self.states} numbers of each target, got {numbers.shape[-2]}"
+            )
+        a = as_numbers(activations)
+        check_finite(a)
+        check_finite(numbers.flatten(-3, -2))
+        self._add(a, numbers.flatten(-3, -2).to(a.dtype))
+
+    def _add(self, a: Tensor, values: Tensor) -> list[UnitBatch]:
+        """Add `(…, U, B)` and `(…, T · K, B)` of the next rows; the activations of each side."""
+        parts = []
         for which, moments in zip(((0,), (2,), (1, 3)), self.sides, strict=True):
-            x, y = (_blocks(part, self.samples, which) for part in (a, indicator))
+            x, y = (_blocks(part, self.samples, which) for part in (a, values))
             if x.shape[-1]:
                 parts.append(moments.x.take(x))
                 moments.update(parts[-1], y)
-        if batch is not None and batch.shape == a.shape and batch.values.dtype == a.dtype:
-            batch.join(parts)
         self.samples += a.shape[-1]
+        return parts
 
     @property
     def enough(self) -> bool:
@@ -169,6 +204,7 @@ class LinearProbe:
             correlation=torch.where(some, fitted / size, 0.0),
             null=torch.where(some, NORMAL * chance / size, 0.0),
             r2=torch.where(truth > 0, 1 - wrong / truth.where(truth > 0, 1.0), 0.0),
+            variance=truth,
             weight=weight.unflatten(-1, (-1, self.states)),
             intercept=found.intercept.unflatten(-1, (-1, self.states)),
             ridge=ridge,
