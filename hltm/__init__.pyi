@@ -13,6 +13,7 @@ from hltm.data.export.verify import verify as verify
 from hltm.data.export.write import export as export
 from hltm.data.labelled import LabelledBatch as LabelledBatch
 from hltm.data.labelled import LabelledDataset as LabelledDataset
+from hltm.data.sentences import SentenceDataset as SentenceDataset
 from hltm.data.stream import ViewStream as ViewStream
 from hltm.data.view_batches import ViewBatch as ViewBatch
 from hltm.families import FAMILIES as FAMILIES

@@ -52,15 +52,18 @@ class Sentences(NamedTuple):
     symbols: tuple[str, ...]
 
     def labels(self, spans: Sequence[tuple[int, int]]) -> Tensor:
-        """`(B, N)` int64 numbers of the nonterminals over spans (start, stop), the highest where one stands
-        above another; -1 where a span is no constituent. They are targets of probes."""
-        number = {symbol: i for i, symbol in enumerate(self.symbols)}
-        found = torch.full((len(self.tokens), len(spans)), -1)
+        """`(B, N)` int64: what stands over spans (start, stop) of tokens start .. stop - 1.
+
+        It is 1 + the number of a nonterminal, the highest where one stands above another, and 0 where a
+        span is no constituent, so that labels are states to a probe.
+        """
+        number = {symbol: i for i, symbol in enumerate(self.symbols, 1)}
+        found = torch.zeros(len(self.tokens), len(spans), dtype=torch.int64)
         for row, derivation in enumerate(self.derivations):
             highest: dict[tuple[int, int], int] = {}
             for part in derivation:
                 highest.setdefault((part.start, part.stop), number[part.symbol])
-            found[row] = torch.tensor([highest.get((first, stop), -1) for first, stop in spans])
+            found[row] = torch.tensor([highest.get((first, stop), 0) for first, stop in spans])
         return found
 
 
@@ -68,19 +71,19 @@ def draw_sentences(
     rules: Rules,
     numbers: Mapping[str, int],
     least: Mapping[str, int],
-    start_symbol: str,
-    samples: int,
+    start: str,
+    rows: Tensor,
     *,
     seed: int,
-    start: int,
     max_length: int | None,
 ) -> Sentences:
-    """The rows start .. start + samples - 1 of the strings of a seed; see `PCFG.sample`.
+    """The rows `(B,)` int64 of the strings of a seed; see `PCFG.sample`.
 
     Args:
         least: symbol -> the fewest tokens that it derives.
     """
     check_seed(seed)
+    samples = len(rows)
     limits = {
         symbol: [x * WORD for x in accumulate(chance for _, chance in sides)]
         for symbol, sides in rules.items()
@@ -89,14 +92,12 @@ def draw_sentences(
     waiting, attempt = list(range(samples)), 0
     while waiting:
         runs = {
-            row: _Derivation(rules, limits, numbers, least, start_symbol, max_length)
-            for row in waiting
+            row: _Derivation(rules, limits, numbers, least, start, max_length) for row in waiting
         }
         node, open_rows = 0, waiting
         while open_rows:
-            places = torch.tensor(open_rows) + start
             words = words_at(
-                places, seed=seed, stream=Stream.DATA, members=[0], view=attempt,
+                rows[open_rows], seed=seed, stream=Stream.DATA, members=[0], view=attempt,
                 nodes=range(node, node + WORDS),
             )[0].T.tolist()  # fmt: skip
             for row, own in zip(open_rows, words, strict=True):

@@ -27,13 +27,20 @@ def right_sides(symbol: str, given: Any) -> Sides:
         TypeError, ValueError: as `PCFG`.
     """
     found: dict[tuple[str, ...], float] = {}
-    for pair in given.items() if isinstance(given, Mapping) else given:
-        right, chance = pair
+    try:
+        pairs = given.items() if isinstance(given, Mapping) else given
+        chances = [(right, float(chance)) for right, chance in pairs]
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"the rules of {symbol!r} must give right-hand sides (tuples of names) their probabilities, got "
+            f"{given!r:.60}"
+        ) from error
+    for right, p in chances:
         if isinstance(right, str) or not all(isinstance(x, str) for x in right):
             raise TypeError(
                 f"a right-hand side of {symbol!r} must be a sequence of names, got {right!r:.60}"
             )
-        right, p = tuple(right), float(chance)
+        right = tuple(right)
         if right in found:
             raise ValueError(f"rule {shown(symbol, right)!r} is given twice")
         if not 0 < p <= 1:

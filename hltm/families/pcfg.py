@@ -71,7 +71,10 @@ class PCFG:
     def __init__(
         self, rules: GivenRules | tuple[tuple[str, Sides], ...], start: str | None = None
     ) -> None:
-        given = dict(rules)
+        given: Any = rules
+        if isinstance(given, str):
+            raise TypeError("rules must be a mapping; PCFG.from_text reads a grammar's text")
+        given = dict(given)
         if not given:
             raise ValueError("the grammar has no rules")
         own = tuple(
@@ -277,18 +280,35 @@ class PCFG:
         Raises:
             ValueError: a max_length that strings of probability below 1e-4 have.
         """
-        samples, start = as_integer("samples", samples, 0), as_integer("start", start, 0)
+        rows = torch.arange(as_integer("samples", samples, 0)) + as_integer("start", start, 0)
         if max_length is not None:
-            short = float(self.length_probabilities(max_length).sum())
-            if short < RARE:
-                raise ValueError(
-                    f"strings of at most {max_length} tokens have probability {short:.2g}, expected at "
-                    f"least {RARE}; the expected length is {self.expected_length:.4g}"
-                )
+            self.check_length(max_length)
+        return self.sample_rows(rows, seed=seed, max_length=max_length)
+
+    def sample_rows(self, rows: Tensor, *, seed: int, max_length: int | None = None) -> Sentences:
+        """As `sample`, of the rows `(B,)` int64 of any numbers; a max_length has passed `check_length`."""
         return draw_sentences(
-            self._sides, self._numbers, self._least, self.start, samples, seed=seed, start=start,
+            self._sides,
+            self._numbers,
+            self._least,
+            self.start,
+            rows,
+            seed=seed,
             max_length=max_length,
-        )  # fmt: skip
+        )
+
+    def check_length(self, longest: int) -> None:
+        """Raise unless strings of at most `longest` tokens are probable enough to be drawn by rejection.
+
+        Raises:
+            ValueError: their probability is below 1e-4.
+        """
+        short = float(self.length_probabilities(longest).sum())
+        if short < RARE:
+            raise ValueError(
+                f"strings of at most {longest} tokens have probability {short:.2g}, expected at "
+                f"least {RARE}; the expected length is {self.expected_length:.4g}"
+            )
 
     def to_tree(self) -> LatentTree:
         """The grammar as a latent tree, exactly, where all derivations have one shape.

@@ -206,7 +206,7 @@ def test_derivations_are_those_of_the_strings():
         assert rewrite(0) == string
         for a, span in enumerate(spans):
             over = [x.symbol for x in derivation if (x.start, x.stop) == span]
-            assert int(labels[row, a]) == (grammar.symbols.index(over[0]) if over else -1)
+            assert int(labels[row, a]) == (1 + grammar.symbols.index(over[0]) if over else 0)
 
 
 def test_labels_follow_the_posterior():
@@ -215,7 +215,7 @@ def test_labels_follow_the_posterior():
     three = sentences.length == 3
     exact = grammar.posterior(sentences.tokens[three], [(0, 2)])[:, 0, 0]
     assert exact.tolist() == pytest.approx([0.5] * int(three.sum()), abs=1e-12)
-    seen = int((sentences.labels([(0, 2)])[three] == 0).sum())
+    seen = int((sentences.labels([(0, 2)])[three] == 1).sum())
     assert stats.binomtest(seen, int(three.sum()), 0.5).pvalue > 1e-3
 
 
@@ -357,8 +357,14 @@ def test_bad_arguments_are_refused(tmp_path):
     ]:
         with pytest.raises(ValueError, match=message):
             call()
-    with pytest.raises(TypeError, match="must be a sequence of names, got 'ab'"):
-        hltm.PCFG({"S": {"ab": 1.0}})
+    for rules, message in [
+        ({"S": {"ab": 1.0}}, "must be a sequence of names, got 'ab'"),
+        ({"S": [("a",)]}, "the rules of 'S' must give right-hand sides"),
+        ({"S": 1.0}, "the rules of 'S' must give right-hand sides"),
+        ("S -> 'a' [1]", "rules must be a mapping; PCFG.from_text reads"),
+    ]:
+        with pytest.raises(TypeError, match=message):
+            hltm.PCFG(rules)
     (tmp_path / "x").write_bytes(b"\xff\xfe")
     with pytest.raises(ValueError, match="is no text file in UTF-8"):
         hltm.PCFG.load(tmp_path / "x")
