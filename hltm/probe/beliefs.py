@@ -68,7 +68,7 @@ def belief_geometry(
             default those before it for a source with `causal = True`, else all.
         whole: regress on all units of a layer, at all positions together, in place of each position's.
         lags: pairings of the activations with the beliefs of other rows, which make the null; the largest
-            R² of 19, or the 95% point of more; 0 for none.
+            R² of 19, or the 95% point of more; 0 for none. Each takes about as long as the regression itself.
 
     Returns:
         One row per member, layer, position and node, and per level (node is empty): member, layer,
@@ -102,12 +102,12 @@ def belief_geometry(
     with undisturbed(source):
         for batch in position_batches(source, tree, draw, samples, seed, batch_axis, 0, numbers):
             y = _beliefs(seen_posteriors(tree, batch.draw, latents, sees), tree, latents, belief)
-            y = _shifted(y, lags)  # (S, X, 1 + lags, N, K, B)
+            y = _shifted(y, lags)  # (1 + lags, S, X, N, K, B)
             layers = batch.shown if whole else at_leaves(batch.shown, tree)
             for label, a in layers.items():
                 x = a.flatten(1, 2)[:, None] if whole else a
                 probe = probes.setdefault(label, LinearProbe(max(int(states.max()), 2)))
-                probe.update_numbers(x[:, :, None], y)
+                probe.update_numbers(x, y)
     levels = np.asarray(tree.topology.level)[latents]
     names = [tree.topology.names[v] for v in latents]
     return _table(probes, members, levels, names, f"belief_{belief}".replace("-", "_"), whole)
@@ -131,10 +131,10 @@ def _beliefs(posteriors: Tensor, tree: LatentTree, nodes: list[int], belief: Bel
 
 
 def _shifted(beliefs: Tensor, lags: int) -> Tensor:
-    """`(S, X, 1 + lags, N, K, B)`: those of the rows themselves, and of rows at other places of the batch."""
+    """`(1 + lags, S, X, N, K, B)`: those of the rows themselves, and of rows at other places of the batch."""
     rows = beliefs.shape[-1]
     shifts = [lag * rows // (lags + 1) for lag in range(lags + 1)]
-    return torch.stack([beliefs.roll(shift, -1) for shift in shifts], 2)
+    return torch.stack([beliefs.roll(shift, -1) for shift in shifts])
 
 
 def _table(
@@ -153,13 +153,13 @@ def _table(
     parts = []
     for label, probe in probes.items():
         found = probe.result()
-        positions = found.r2.shape[1]
+        positions = found.r2.shape[2]
         place = [-1] if whole else list(range(positions))
         for level, node, own in groups:
-            r2 = _together(found, own)  # (S, X, 1 + lags)
-            null = torch.full_like(r2[..., 0], torch.nan)
-            if r2.shape[-1] > 1:
-                null = upper_point(r2[..., 1:], -1)
+            r2 = _together(found, own)  # (1 + lags, S, X)
+            null = torch.full_like(r2[0], torch.nan)
+            if len(r2) > 1:
+                null = upper_point(r2[1:], 0)
             parts.append(
                 pd.DataFrame(
                     {
@@ -169,7 +169,7 @@ def _table(
                         "level": level,
                         "node": node,
                         "metric": metric,
-                        "value": r2[..., 0].flatten().numpy(),
+                        "value": r2[0].flatten().numpy(),
                         "null": null.flatten().numpy(),
                         "ceiling": 1.0,
                         "n": probe.samples,
@@ -181,7 +181,7 @@ def _table(
 
 
 def _together(found: LinearReadout, targets: list[int]) -> Tensor:
-    """`(S, X, 1 + lags)` R² of several targets as one vector; NaN where none of them varies."""
+    """`(1 + lags, S, X)` R² of several targets as one vector; NaN where none of them varies."""
     r2, variance = found.r2[..., targets].cpu(), found.variance[..., targets].cpu()
     total = variance.sum(-1)
     some = total > 1e-24
