@@ -13,13 +13,17 @@ from hltm.data.export.verify import verify as verify
 from hltm.data.export.write import export as export
 from hltm.data.labelled import LabelledBatch as LabelledBatch
 from hltm.data.labelled import LabelledDataset as LabelledDataset
+from hltm.data.sentences import SentenceDataset as SentenceDataset
 from hltm.data.stream import ViewStream as ViewStream
 from hltm.data.view_batches import ViewBatch as ViewBatch
 from hltm.families import FAMILIES as FAMILIES
+from hltm.families._derivations import Constituent as Constituent
+from hltm.families._derivations import Sentences as Sentences
 from hltm.families.balanced import balanced as balanced
 from hltm.families.caterpillar import caterpillar as caterpillar
 from hltm.families.grammar import Grammar as Grammar
 from hltm.families.grammar import Strings as Strings
+from hltm.families.pcfg import PCFG as PCFG
 from hltm.families.random_hierarchy import production_rules as production_rules
 from hltm.families.random_hierarchy import random_hierarchy as random_hierarchy
 from hltm.families.random_hierarchy import symbols as symbols

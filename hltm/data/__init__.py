@@ -7,6 +7,7 @@
 - `dataset`: a torch data set of views of a fixed set of rows
 - `stream`: a torch data set of whole batches in order, endless or not
 - `labelled`: a torch data set of leaves and labels
+- `sentences`: a torch data set of the strings of a grammar and their constituents
 - `adapters`: batches in the shapes that lightly and solo-learn expect
 - `export/`: rows as files: written in shards, read back, verified
 """

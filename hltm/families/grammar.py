@@ -40,7 +40,8 @@ class Grammar:
 
     A string is determined by its class and by the rule that every latent applies, and since no two
     (symbol, rule) pairs share a tuple, no two choices give the same string. So there are
-    classes · m^(number of latents) strings, each with the same probability.
+    classes · m^(number of latents) strings, each with the same probability. Rules that follow Zipf's law make
+    strings of different probability: draw those from `random_hierarchy(zipf=…)`.
 
     Args:
         v, m, s, L, classes, seed: as in `random_hierarchy`.

@@ -24,13 +24,22 @@ MAX_TUPLES = 1 << 53  # a uniform number has 53 bits
 
 
 def random_hierarchy(
-    *, v: int, m: int, s: int, L: int, classes: int, members: int | None = None, seed: int
+    *,
+    v: int,
+    m: int,
+    s: int,
+    L: int,
+    classes: int,
+    zipf: float = 0.0,
+    zipf_level: int | None = None,
+    members: int | None = None,
+    seed: int,
 ) -> LatentTree:
     """The Random Hierarchy Model of Cagnetta et al. (arXiv 2307.02129, Section 2).
 
     A class label is replaced by s symbols, each of these by s more, L times. Every symbol has m
-    synonymous production rules, chosen uniformly each time; the rules of a level are drawn once,
-    uniformly among those that are unambiguous: no two (symbol, rule) pairs share a tuple. Here a
+    synonymous production rules, chosen uniformly each time, or by Zipf's law; the rules of a level are
+    drawn once, uniformly among those that are unambiguous: no two (symbol, rule) pairs share a tuple. Here a
     latent's state is symbol * m + rule, so that the model is an ordinary latent tree: posteriors are
     exact and the data set is endless. `symbols` extracts the symbols from a draw. A leaf's state is
     its symbol.
@@ -41,12 +50,17 @@ def random_hierarchy(
         s: branching, the length of a rule's tuple.
         L: depth, levels of rules.
         classes: symbols of the root.
+        zipf: exponent of Zipf's law: rule r = 0, 1, … of a symbol is chosen with probability proportional to
+            (r + 1)^-zipf; 0 chooses uniformly. In Cagnetta et al. (arXiv 2505.07067) the exponent is 1 + a.
+        zipf_level: the level of the symbols whose rules follow it, 1 above the leaves to L at the root, as
+            that paper has it for one level; None for all levels.
         members: None for one tree, S for S independent sets of rules over one topology.
         seed: of the rules, 64 bits.
 
     Raises:
         TypeError: numbers that are not integers.
-        ValueError: v or classes below 2, m, s or L below 1, more (symbol, rule) pairs than there
+        ValueError: v or classes below 2, m, s or L below 1, zipf below 0 or not finite, no such level,
+            more (symbol, rule) pairs than there
             are tuples, more than 65536 states.
 
     Example:
@@ -59,17 +73,18 @@ def random_hierarchy(
         (torch.Size([1000, 1]), torch.Size([1000, 2]), 7)
     """
     v, m, s, L, classes = check_sizes(v, m, s, L, classes)
+    weight = rule_weights(m=m, L=L, zipf=zipf, zipf_level=zipf_level)
     rules = production_rules(v=v, m=m, s=s, L=L, classes=classes, members=members, seed=seed)
     topology = Topology.balanced(L, s)
     count = check_members(members)
     cardinality = np.where(topology.level == 0, v, v * m)
     cardinality[0] = classes * m
-    prior = torch.full((1, classes * m), 1 / (classes * m), dtype=torch.float64)
+    prior = (weight[L] / (weight[L].sum() * classes)).repeat(classes)[None]
     distinct, rank = [prior], [torch.zeros(count, 1, dtype=torch.int64)]
     for level in range(L - 1, -1, -1):
         tuples = rules[level + 1] if members is not None else rules[level + 1][None]
         # a child's row depends on its symbol alone, whatever the (symbol, rule) pair above
-        rows = _symbol_rows(v, m if level > 0 else 1)
+        rows = _symbol_rows(v, weight[level] if level > 0 else torch.ones(1, dtype=torch.float64))
         place = list(tuples.flatten(1, 2).unbind(-1))  # the symbol of child j, for each pair
         parents = len(topology.at_level(level)) // s
         distinct += [rows] * (parents * s)
@@ -107,6 +122,29 @@ def production_rules(
         tuples = torch.from_numpy(digits).unflatten(1, (symbols, m))
         found[level] = tuples if members is not None else tuples[0]
     return found
+
+
+def rule_weights(
+    *, m: int, L: int, zipf: float = 0.0, zipf_level: int | None = None
+) -> dict[int, Tensor]:
+    """Level 1..L of the symbols rewritten -> `(m,)` float64 weights of each symbol's rules, (r + 1)^-zipf.
+
+    Args:
+        m, L, zipf, zipf_level: as in `random_hierarchy`.
+
+    Raises:
+        ValueError: zipf below 0 or not finite, or no such level.
+
+    Example:
+        >>> {level: w.tolist() for level, w in rule_weights(m=2, L=2, zipf=1, zipf_level=1).items()}
+        {1: [1.0, 0.5], 2: [1.0, 1.0]}
+    """
+    if not 0 <= zipf < float("inf"):
+        raise ValueError(f"zipf must be at least 0 and finite, got {zipf!r:.60}")
+    if zipf_level is not None and not 1 <= zipf_level <= L:
+        raise ValueError(f"zipf_level must be one of the levels 1..{L}, got {zipf_level}")
+    law = torch.arange(1, m + 1, dtype=torch.float64) ** -float(zipf)
+    return {v: law if zipf_level in (None, v) else law**0 for v in range(1, L + 1)}
 
 
 def symbols(draw: Draw, *, m: int, level: int | None = None) -> Tensor:
@@ -179,6 +217,6 @@ def _distinct(numbers: list[float], count: int) -> list[int]:
     return found
 
 
-def _symbol_rows(v: int, m: int) -> Tensor:
-    """`(v, v * m)` P(child's state | its symbol): each of m rules alike."""
-    return (torch.eye(v, dtype=torch.float64) / m).repeat_interleave(m, dim=-1)
+def _symbol_rows(v: int, weight: Tensor) -> Tensor:
+    """`(v, v * m)` P(child's state | its symbol), from the weights `(m,)` of a symbol's rules."""
+    return torch.kron(torch.eye(v, dtype=torch.float64), weight / weight.sum())

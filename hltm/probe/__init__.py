@@ -14,6 +14,8 @@
 - `table`: the measurements of layers as one tidy table
 - `intervals`: means over the members of an ensemble, with bootstrap intervals
 - `heatmap`: a figure of units by latents
+- `positions`: which ancestor of its leaf the vector at a position follows; `visible`: what it can know
+- `beliefs`: how much of the exact posterior is linear in the activations
 - `training`: learning curves of a network that trains, which is not disturbed
 - `causal/`: what units make of interventions, and whether a network uses them
 - `dictionaries/`: a sparse dictionary of activations, and what its features are for
@@ -23,6 +25,7 @@
 from hltm.probe.accumulators.correlation import StreamingCorrelation
 from hltm.probe.accumulators.histogram import StreamingHistogram
 from hltm.probe.accumulators.moments import StreamingMoments
+from hltm.probe.beliefs import belief_geometry
 from hltm.probe.causal.figures import intervention_figure, patching_figure
 from hltm.probe.causal.intervention import InterventionEffect, LayerEffect, intervention_effect
 from hltm.probe.causal.patching import ablate, patch
@@ -47,6 +50,7 @@ from hltm.probe.metrics.roc_auc import RocAuc
 from hltm.probe.metrics.selectivity import Selectivity
 from hltm.probe.metrics.specificity import RivalBaseline, Specific, Specificity
 from hltm.probe.null import MetricNull, NullSet
+from hltm.probe.positions import measure_positions
 from hltm.probe.score import Score
 from hltm.probe.sources.capture import capture
 from hltm.probe.sources.torch_network import TorchNetwork
@@ -92,6 +96,7 @@ __all__ = [
     "TorchNetwork",
     "ablate",
     "baselines",
+    "belief_geometry",
     "capture",
     "dictionary",
     "dictionary_scores",
@@ -100,6 +105,7 @@ __all__ = [
     "intervention_figure",
     "match_units",
     "measure",
+    "measure_positions",
     "over_members",
     "partial_ceiling",
     "patch",

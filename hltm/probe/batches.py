@@ -46,17 +46,23 @@ def batches(
     lags: int,
     batch_axis: BatchAxis | None = None,
     size: Callable[[], int] = lambda: ROWS,
+    *,
+    by_position: bool = False,
 ) -> Iterator[ActivationBatch]:
     """Rows in order, in batches long enough to be shifted by all lags.
 
     Args:
         size: gives the number of rows that the next batch should have.
+        by_position: whether layers are `(S, X, U, B)` vectors at positions, as in `Source`.
 
     Raises:
         ValueError: errors of `open_source`, fewer rows than twice the lags, or a layer whose units
             change from batch to batch.
     """
-    opened = open_source(source, tree, draw=draw, samples=samples, seed=seed, batch_axis=batch_axis)
+    opened = open_source(
+        source, tree, draw=draw, samples=samples, seed=seed, batch_axis=batch_axis,
+        by_position=by_position,
+    )  # fmt: skip
     total, least = opened.rows.total, max(2 * lags, 2)
     if total < least:
         raise ValueError(f"{lags} lags need at least {least} rows, got {total}")

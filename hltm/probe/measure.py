@@ -213,6 +213,8 @@ def measure(
             every latent of a level `(B, V, U)` or `(S, B, V, U)`; a mapping layer -> such; or a
             network with `activations(leaves)` that returns such a mapping. A layer whose name is a
             level's number is compared with that level's latents, any other layer with all latents.
+            Vectors at the leaves, `(B, X, U)`, of a network with a method `positions` are no latents'
+            blocks: all their units are candidates (`measure_positions` keeps positions apart).
             A network of S members has `stacked = True` and `members`, a number for each; it takes leaves
             `(S, B, X)`, rows of its own for each member, and returns `(S, B, U)` or `(S, B, V, U)`.
             A torch module shows its parts; `hltm.probe.TorchNetwork` chooses them and its inputs.

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from hltm._results import by_content
-from hltm.probe.accumulators.checks import check_pair, one_hot
+from hltm.probe.accumulators.checks import as_numbers, check_finite, check_pair, one_hot
 from hltm.probe.accumulators.moments import PairMoments, StreamingMoments
 from hltm.probe.accumulators.units import UnitBatch
 
+SIDES = (0,), (2,), (1, 3)  # blocks of every four that each half to fit, and the test, have
 BLOCK = 32  # rows that go to one side of the split together
 LEAST = 32  # rows that each side needs
 NORMAL = 1.6448536269514722  # the 95% point of the normal distribution
@@ -31,6 +33,8 @@ class LinearReadout(NamedTuple):
         null: `(…, T)` the 95% point of that correlation where the rows tested are in random order.
         r2: `(…, T)` coefficient of determination of the indicators, over all states together; below
             0 where the mean predicts better.
+        variance: `(…, T)` of the indicators on the rows tested, summed over the states; the r2 of
+            several targets together is Σ r2 · variance / Σ variance.
         weight: `(…, U, T, K)`, and intercept `(…, T, K)`, of the indicators.
         ridge: `(…, T)` the penalty, as a share of each unit's variance.
         train_samples, test_samples: rows of either side.
@@ -39,6 +43,7 @@ class LinearReadout(NamedTuple):
     correlation: Tensor
     null: Tensor
     r2: Tensor
+    variance: Tensor
     weight: Tensor
     intercept: Tensor
     ridge: Tensor
@@ -88,7 +93,9 @@ class LinearProbe:
             raise ValueError(f"ridge must be above 0, got {ridge}")
         self.states, self.ridge, self.samples = states, ridge, 0
         # two halves to fit, and rows to test
-        self.sides = StreamingMoments(), StreamingMoments(), StreamingMoments()
+        self.sides = [StreamingMoments() for _ in SIDES]
+        # the same of further sets of targets; None where sets have no axis
+        self.more: list[list[StreamingMoments]] | None = None
 
     def update(self, activations: Tensor, targets: Tensor, batch: UnitBatch | None = None) -> None:
         """Add a batch of the next rows.
@@ -97,15 +104,77 @@ class LinearProbe:
             batch: the same activations, whose `products` are made of those of both sides.
         """
         a = check_pair(activations, targets)
-        indicator, parts = one_hot(targets, self.states).to(a.dtype), []
-        for which, moments in zip(((0,), (2,), (1, 3)), self.sides, strict=True):
-            x, y = (_blocks(part, self.samples, which) for part in (a, indicator))
-            if x.shape[-1]:
-                parts.append(moments.x.take(x))
-                moments.update(parts[-1], y)
+        parts = self._add(a, one_hot(targets, self.states).to(a.dtype))
         if batch is not None and batch.shape == a.shape and batch.values.dtype == a.dtype:
             batch.join(parts)
+
+    def update_numbers(self, activations: Tensor, numbers: Tensor) -> None:
+        """Add a batch of the next rows, whose targets are K numbers each in place of indicators.
+
+        Args:
+            activations: `(…, U, B)`.
+            numbers: `(…, T, K, B)`, e.g. probabilities of states; leading axes are equal or broadcast.
+                With one axis more in front, `(J, …, T, K, B)`, they are J sets of targets of the same
+                activations, whose moments they share, and J is in front of the result.
+
+        Raises:
+            ValueError: activations or numbers that are not finite, or K other than `states`.
+
+        Example:
+            >>> a = torch.rand(2, 400, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+            >>> probe = LinearProbe()
+            >>> probe.update_numbers(a, torch.stack([a.sum(0), a[0] - a[1]])[None])  # one target
+            >>> round(float(probe.result().r2), 6)
+            1.0
+        """
+        if numbers.shape[-2] != self.states:
+            raise ValueError(
+                f"expected {self.states} numbers of each target, got {numbers.shape[-2]}"
+            )
+        a = as_numbers(activations)
+        check_finite(a)
+        check_finite(numbers.flatten(-3, -2))
+        values = numbers.flatten(-3, -2).to(a.dtype)
+        first, *rest = values.unbind(0) if values.ndim > a.ndim else [values]
+        if values.ndim > a.ndim and not self.samples:
+            self.more = [[StreamingMoments() for _ in self.sides] for _ in rest]
+        start, parts = self.samples, self._add(a, first)
+        for sides, own in zip(self.more or [], rest, strict=True):
+            self._add_to(sides, own, start, iter(parts))
+
+    def _add(self, a: Tensor, values: Tensor) -> list[UnitBatch]:
+        """Add `(…, U, B)` and `(…, T · K, B)` of the next rows; the activations of each side with rows."""
+        own = [_blocks(a, self.samples, which) for which in SIDES]
+        pairs = zip(self.sides, own, strict=True)
+        parts = [moments.x.take(x) for moments, x in pairs if x.shape[-1]]
+        self._add_to(self.sides, values, self.samples, iter(parts))
         self.samples += a.shape[-1]
+        return parts
+
+    @staticmethod
+    def _add_to(
+        sides: Sequence[StreamingMoments], values: Tensor, start: int, parts: Iterator[UnitBatch]
+    ) -> None:
+        """Add `(…, T · K, B)` from row `start` on to the moments of each side, with its activations."""
+        for moments, which in zip(sides, SIDES, strict=True):
+            y = _blocks(values, start, which)
+            if y.shape[-1]:
+                moments.update(next(parts), y)
+
+    def _moments(self) -> list[PairMoments]:
+        """Those of every side; with the axis J in front of all but the units' own, for sets of targets."""
+        found = [side.result() for side in self.sides]
+        if self.more is None:
+            return found
+        sets = [found, *([side.result() for side in sides] for sides in self.more)]
+        return [
+            own[0]._replace(
+                mean_y=torch.stack([one.mean_y for one in own]),
+                xy=torch.stack([one.xy for one in own]),
+                yy=torch.stack([one.yy for one in own]),
+            )
+            for own in zip(*sets, strict=True)
+        ]
 
     @property
     def enough(self) -> bool:
@@ -119,7 +188,7 @@ class LinearProbe:
                 f"a linear probe needs {3 * BLOCK} rows to choose its penalty, to fit and to test, "
                 f"got {self.samples}"
             )
-        halves, test = [side.result() for side in self.sides[:2]], self.sides[2].result()
+        *halves, test = self._moments()
         train, units = _merged(*halves), [side.x for side in self.sides[:2]]
         if self.ridge is None:
             ridge = self._chosen(halves, [unit.dead() for unit in units])
@@ -169,6 +238,7 @@ class LinearProbe:
             correlation=torch.where(some, fitted / size, 0.0),
             null=torch.where(some, NORMAL * chance / size, 0.0),
             r2=torch.where(truth > 0, 1 - wrong / truth.where(truth > 0, 1.0), 0.0),
+            variance=truth,
             weight=weight.unflatten(-1, (-1, self.states)),
             intercept=found.intercept.unflatten(-1, (-1, self.states)),
             ridge=ridge,

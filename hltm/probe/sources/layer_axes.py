@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hltm.data import encode as encoders
 
 Pool = Literal["mean", "max", "first", "last"] | int | Callable[[Tensor], Tensor]
-Positions = Literal["nodes"] | bool | Sequence[int]
+Positions = Literal["nodes", "leaves"] | bool | Sequence[int]
 POOLS: dict[str, Callable[[Tensor], Tensor]] = {
     "mean": lambda a: a.mean(1),
     "max": lambda a: a.amax(1),
@@ -132,8 +132,8 @@ class LayerAxes:
         pool: over positions: `mean`, `max`, `first`, `last`, the number of one, or a function from
             `(B, P, U)` to `(B, U)`. Positions of several axes are counted in reading order.
         positions: whether each position is the block of a node of the layer's level, in the order of
-            the nodes; a list has the position of each node. Positions of a square image belong to
-            nodes as `hltm.encode.image` lays out leaves.
+            the nodes, or with `leaves` that of a leaf; a list has the position of each. Positions
+            of a square image belong to nodes as `hltm.encode.image` lays out leaves.
 
     Example:
         >>> a = torch.arange(24.0).reshape(3, 2, 4)  # (T, B, D)
@@ -293,7 +293,9 @@ def check_reduction(pool: object, positions: object) -> None:
         )
     if pool is not None and not isinstance(pool, (str, int)) and not callable(pool):
         raise ValueError(f"pool must be a name, a place or a function, got {pool!r:.60}")
-    if isinstance(positions, str) and positions != "nodes":
-        raise ValueError(f"positions must be True, 'nodes' or a list of places, got {positions!r}")
+    if isinstance(positions, str) and positions not in ("nodes", "leaves"):
+        raise ValueError(
+            f"positions must be True, 'nodes', 'leaves' or a list of places, got {positions!r}"
+        )
     if pool is not None and not (positions is None or positions is False):
         raise ValueError("give pool or positions, not both: each is what becomes of the positions")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hltm.probe.sources.containers import Array, Label, as_array, as_floats
+from hltm.probe.sources.containers import Array, Label, as_array, as_floats, as_label
 from hltm.probe.sources.layer_axes import check_axis
 from hltm.probe.sources.rows import Rowed, Rows, as_rows, is_network
 from hltm.probe.sources.torch_network import TorchNetwork
@@ -26,15 +26,19 @@ class Source:
     Attributes:
         given: a network with `activations(leaves)`, or layer -> array with its rows in front.
         batch_axis: the axis of the rows in what the network returns, S aside.
+        by_position: whether layers are read as vectors at positions rather than as blocks of a level.
     """
 
     given: Any
     tree: LatentTree
     rows: Rows
     batch_axis: BatchAxis | None = None
+    by_position: bool = False
 
     def read(self, rows: range, leaves: Tensor) -> dict[Label, Tensor]:
         """Layer -> `(S, U, B)`, or `(S, V, U, B)` for blocks of a level; floats without gradient.
+
+        By position a layer is `(S, X, U, B)`, or `(S, 1, U, B)` without a vector at every leaf.
 
         Args:
             rows: some of the rows, counted from 0.
@@ -66,7 +70,7 @@ class Source:
                 f"activations(leaves) returned a {type(shown).__name__}, expected a mapping from layers "
                 "to arrays"
             )
-        found = _arrays(shown, self.tree, self.rows, rows, self.batch_axis)
+        found = _arrays(shown, self.tree, self.rows, rows, self.batch_axis, self.by_position)
         return {label: self._batch_last(label, as_floats(x)) for label, x in found.items()}
 
     def _batch_last(self, label: Label, values: Tensor) -> Tensor:
@@ -78,6 +82,9 @@ class Source:
         full = values if self.rows.stacked else values[None]
         if full.ndim == 2:
             full = full[..., None]  # one unit
+        if self.by_position:
+            at_leaves = full.ndim == 4 and full.shape[2] == len(self.tree.leaves)
+            return full.permute(0, 2, 3, 1) if at_leaves else full.flatten(2).mT[:, None]
         if full.ndim == 3:
             return full.transpose(1, 2)
         if isinstance(label, str):
@@ -85,6 +92,9 @@ class Source:
         nodes = len(self.tree.level(label))
         if full.ndim == 4 and full.shape[2] == nodes:
             return full.permute(0, 2, 3, 1)
+        at_leaves = full.ndim == 4 and full.shape[2] == len(self.tree.leaves)
+        if at_leaves and callable(getattr(self.given, "positions", None)):
+            return full.flatten(2).mT  # a vector at every leaf: no node's own block
         front = ", ".join(map(str, values.shape[: 1 + self.rows.stacked]))
         raise ValueError(
             f"activations of layer {label} have shape {tuple(values.shape)}, expected ({front}, U) or "
@@ -100,6 +110,7 @@ def open_source(
     samples: int | None = None,
     seed: int | None = None,
     batch_axis: BatchAxis | None = None,
+    by_position: bool = False,
 ) -> Source:
     """Whatever `measure` takes, as batches of activations and the rows that they are of.
 
@@ -109,6 +120,7 @@ def open_source(
         draw, samples, seed: as in `measure`.
         batch_axis: the axis of the rows where it is not the first, or layer -> axis; the axis of
             members is not counted.
+        by_position: as in `Source`; layers may then have any number as their name.
 
     Raises:
         ValueError: no layer, a label that is neither text nor a level, an array of another shape or
@@ -149,12 +161,18 @@ def open_source(
         raise ValueError("activations as arrays need the draw that they were computed on")
     rows = as_rows(draw, tree, given, samples, seed)
     if network:
-        return Source(given, tree, rows, batch_axis)
-    return Source(_arrays(source, tree, rows, rows.total, batch_axis), tree, rows)
+        return Source(given, tree, rows, batch_axis, by_position)
+    found = _arrays(source, tree, rows, rows.total, batch_axis, by_position)
+    return Source(found, tree, rows, by_position=by_position)
 
 
 def _arrays(
-    shown: Any, tree: LatentTree, rows: Rows, total: int, batch_axis: BatchAxis | None
+    shown: Any,
+    tree: LatentTree,
+    rows: Rows,
+    total: int,
+    batch_axis: BatchAxis | None,
+    by_position: bool,
 ) -> dict[Label, Array]:
     """Layer -> array with its rows in front, from one array or a mapping.
 
@@ -175,8 +193,9 @@ def _arrays(
         axis = batch_axis.get(label) if isinstance(batch_axis, Mapping) else batch_axis
         check_axis("batch_axis", axis)
         array = as_array(label, values, rows=total, members=members)
-        found[_checked_label(label, tree)] = _rows_first(label, array, total, members, axis)
-    if single and batch_axis is None:
+        own = as_label(label) if by_position else _checked_label(label, tree)
+        found[own] = _rows_first(label, array, total, members, axis)
+    if single and batch_axis is None and not by_position:
         (array,) = found.values()
         levels = range(1, tree.topology.depth + 1) if array.ndim == 3 + bool(members) else ()
         fits = [v for v in levels if len(tree.level(v)) == array.shape[-2]]

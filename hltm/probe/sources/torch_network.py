@@ -54,7 +54,9 @@ class TorchNetwork:
             whose values depend on the other rows, and refused where the rows are on another axis.
         pool, positions, unit_axis: for all layers or layer -> what becomes of positions, as in
             `LayerAxes`: `pool` gives `(B, U)`; `positions` gives `(B, V, U)`, a block for each node of
-            the level that is the layer's label. `unit_axis` is the axis of channels or features in the
+            the level that is the layer's label, or with `"leaves"` a vector at each leaf, as
+            `measure_positions` reads it, under any label; so does a list, which leaves out the
+            positions of other tokens. `unit_axis` is the axis of channels or features in the
             layer's own tensor, where its kind does not show it.
 
     Raises:
@@ -139,10 +141,11 @@ class TorchNetwork:
         for key, label in self.labels.items():
             blocks = self._options["positions"].get(key)
             check_reduction(self._options["pool"].get(key), blocks)
-            if blocks is not None and blocks is not False and isinstance(label, str):
+            of_nodes = isinstance(blocks, (bool, str)) and blocks not in (False, "leaves")
+            if of_nodes and isinstance(label, str):
                 raise ValueError(
                     f"positions of layer {key!r} need its level, e.g. layers={{{key!r}: 1}}, got the label "
-                    f"{label!r}"
+                    f"{label!r}; positions='leaves' are those of the leaves"
                 )
         self._axes: dict[str, LayerAxes] = {}
 

@@ -175,3 +175,59 @@ def test_bad_hierarchies(change, message):
     for make in (hltm.random_hierarchy, hltm.production_rules):
         with pytest.raises(ValueError, match=message):
             make(**arguments)
+
+
+def weight_of(rules, weights, symbol, level, string):
+    """The probability that a symbol becomes a string, by rewriting: the slow twin of the tables."""
+    if level == 0:
+        return float(string == (symbol,))
+    part, total = len(string) // rules[level].shape[-1], 0.0
+    for rule, share in zip(rules[level][symbol].tolist(), weights[level], strict=True):
+        parts = [string[i * part : (i + 1) * part] for i in range(len(rule))]
+        below = [
+            weight_of(rules, weights, a, level - 1, x) for a, x in zip(rule, parts, strict=True)
+        ]
+        total += share * np.prod(below)
+    return total
+
+
+@pytest.mark.parametrize("zipf_level", [None, 1, 2])
+def test_rules_follow_zipfs_law_at_the_levels_that_are_asked(zipf_level):
+    shape = {"v": 3, "m": 3, "s": 2, "L": 2, "classes": 2, "seed": 3}
+    tree = hltm.random_hierarchy(**shape, zipf=1.5, zipf_level=zipf_level)
+    law = np.array([1, 2**-1.5, 3**-1.5])
+    uniform = np.full(3, 1 / 3)
+    weights = {k: law / law.sum() if zipf_level in (None, k) else uniform for k in (1, 2)}
+    rules = hltm.production_rules(**shape)  # the same rules, whatever their probabilities
+    found = tree.leaf_distribution({})
+    leaves = all_states(np.full(4, 3)).tolist()
+    for i in range(0, len(leaves), 5):
+        expected = sum(weight_of(rules, weights, a, 2, tuple(leaves[i])) for a in range(2)) / 2
+        assert float(found[i]) == pytest.approx(expected, abs=1e-15)
+    # given the leaves, all latents are known: the posterior is of the symbols that were rewritten
+    draw = tree.sample(50, seed=1)
+    assert tree.posterior(draw.leaves).marginals.amax(-1).min() > 1 - 1e-12
+
+
+def test_the_uniform_law_changes_no_bit():
+    shape = {"v": 11, "m": 7, "s": 2, "L": 2, "classes": 13, "seed": 3}
+    tree = hltm.random_hierarchy(**shape)
+    for same in ({"zipf": 0}, {"zipf": 0.0, "zipf_level": 1}):
+        assert hltm.random_hierarchy(**shape, **same).digest == tree.digest
+    assert tree.table(0).tolist() == [1 / 91] * 91
+    assert tree.digest.startswith("a8377dc5592d1eac")
+    assert hltm.random_hierarchy(**shape, zipf=1).digest != tree.digest
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"zipf": -1}, "zipf must be at least 0 and finite, got -1"),
+        ({"zipf": float("nan")}, "zipf must be at least 0 and finite, got nan"),
+        ({"zipf": 1, "zipf_level": 0}, r"zipf_level must be one of the levels 1\.\.2, got 0"),
+        ({"zipf": 1, "zipf_level": 3}, r"zipf_level must be one of the levels 1\.\.2, got 3"),
+    ],
+)
+def test_bad_laws_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        hltm.random_hierarchy(v=4, m=2, s=2, L=2, classes=4, seed=0, **change)
