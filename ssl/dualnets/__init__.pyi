@@ -9,6 +9,8 @@ from dualnets.lab.tensorboard import TensorBoardReporter as TensorBoardReporter
 from dualnets.methods._direct_predictor import DirectPredictor as DirectPredictor
 from dualnets.methods.barlow_twins import BarlowTwins as BarlowTwins
 from dualnets.methods.byol import BYOL as BYOL
+from dualnets.methods.denoising import Denoising as Denoising
+from dualnets.methods.latent_prediction import LatentPrediction as LatentPrediction
 from dualnets.methods.losses import LOSSES as LOSSES
 from dualnets.methods.losses import BatchwiseNCE as BatchwiseNCE
 from dualnets.methods.losses import CovarianceObjective as CovarianceObjective
@@ -21,7 +23,9 @@ from dualnets.methods.losses import NTXent as NTXent
 from dualnets.methods.losses import Simple as Simple
 from dualnets.methods.losses import SpectralContrastive as SpectralContrastive
 from dualnets.methods.losses import Triplet as Triplet
+from dualnets.methods.masked_prediction import MaskedPrediction as MaskedPrediction
 from dualnets.methods.moco import MoCo as MoCo
+from dualnets.methods.next_leaf import NextLeaf as NextLeaf
 from dualnets.methods.pirl import PIRL as PIRL
 from dualnets.methods.protocol import Batch as Batch
 from dualnets.methods.protocol import Method as Method

@@ -143,7 +143,7 @@ def trajectory(
     data.check(method.needs, steps)
     # 3. the method, and what fits the memory
     size = data.samples if isinstance(data, Epochs) else None
-    context = TrainContext(source, seed, steps, batch, size)
+    context = TrainContext(source, seed, steps, batch, size, augment)
     method.check(network, context)
     config = TrainConfig(method, optimizer, data, context, precision)
     at_once = ensemble.members_at_once(network, config, members_at_once)
