@@ -48,6 +48,7 @@ from dualnets.networks.normalizations import LayerNorm as LayerNorm
 from dualnets.networks.resnet18 import resnet18 as resnet18
 from dualnets.networks.shuffled_tree import shuffled_tree as shuffled_tree
 from dualnets.networks.torch_ensemble import TorchEnsemble as TorchEnsemble
+from dualnets.networks.transformer import transformer as transformer
 from dualnets.networks.tree_network import tree_network as tree_network
 from dualnets.optim.optimizers import LARS as LARS
 from dualnets.optim.optimizers import OPTIMIZERS as OPTIMIZERS

@@ -16,6 +16,9 @@ leaves, nodes and units:
 - `run_with(leaves, replace)`, where a network has it: the output of evaluation where in the layers that
   `replace` names some units of these activations have other values, and all above reads those.
 - `rectify(activations)`, where a network has it: the same values as the layers above receive them.
+- `positions(leaves)`, where a network reads leaves as tokens (`sequence_network`): `(S, B, X, U)`, an output at
+  each leaf, of which `network(leaves)` is the mean; where it is `causal`, the output at a leaf depends on the
+  leaves before it alone. Its activations are `(S, B, X, U)`, too, with a block of units at each leaf.
 - `batch_dependent`: whether, in training, a sample's output depends on the other samples of its batch; a
   method then passes each view separately.
 - Every parameter and every buffer that training changes has S in front, and no member's output
