@@ -58,6 +58,8 @@ from dualnets.optim.optimizers import AdamW as AdamW
 from dualnets.optim.per_member import Group as Group
 from dualnets.optim.schedule import Schedule as Schedule
 from dualnets.training.checkpoint import Checkpoints as Checkpoints
+from dualnets.training.evaluate_loss import LossEstimate as LossEstimate
+from dualnets.training.evaluate_loss import evaluate_loss as evaluate_loss
 from dualnets.training.trajectory import DivergedError as DivergedError
 from dualnets.training.trajectory import Snapshot as Snapshot
 from dualnets.training.trajectory import log_spaced as log_spaced

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from dualnets._precision import at_least_float32
+
 
 class PositionReader(nn.Module):
     """A network with positions whose output is what it has there: `(S, B, X * U)`.
@@ -29,5 +31,7 @@ class PositionReader(nn.Module):
             return found.flatten(-2)
         by_level = self.network.activations(leaves)  # type: ignore[operator]
         top = [by_level[level] for level in sorted(by_level)[-self.layers :]]
-        normalized = [nn.functional.layer_norm(own, own.shape[-1:]) for own in top]
+        # in float32 at least, as all that a method computes of a network's outputs
+        long = [at_least_float32(own) for own in top]
+        normalized = [nn.functional.layer_norm(own, own.shape[-1:]) for own in long]
         return torch.stack(normalized).mean(0).flatten(-2)
