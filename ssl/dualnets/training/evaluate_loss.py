@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, NamedTuple
 
 import torch
@@ -80,6 +81,7 @@ def evaluate_loss(
         network, method, source, augment=augment, batch=batch, seed=seed, samples=None, steps=steps
     )
     method.check(network, TrainContext(source, seed, steps, batch, augment=augment))
+    network = copy.deepcopy(network).eval()  # whose running moments stay as they are
     losses: list[Tensor] = []
     while len(losses) < steps:
         many = min(data.steps_at_once(method.needs), steps - len(losses))
