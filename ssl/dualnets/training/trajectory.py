@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dualnets._checks import check_kind, check_network, check_switch, check_whole
 from dualnets.methods.protocol import Method, State, TrainContext
@@ -16,7 +16,7 @@ from dualnets.methods.source import Source, check_shape
 from dualnets.optim.optimizers import Optimizer
 from dualnets.training import ensemble
 from dualnets.training.checkpoint import Checkpoints
-from dualnets.training.data import tree_rows
+from dualnets.training.data import check_missing, tree_rows
 from dualnets.training.draw_ahead import drawn_ahead
 from dualnets.training.ensemble import Part
 from dualnets.training.fingerprint import fingerprint
@@ -140,6 +140,9 @@ def trajectory(
             f"the data have {data.inputs} {data.input_name}, the network reads {network.inputs}"
         )
     check_shape(network, source)
+    if isinstance(source, LatentTree):
+        teachers = [own for own in vars(method).values() if isinstance(own, nn.Module)]
+        check_missing(source, augment, [network, *teachers])
     data.check(method.needs, steps)
     # 3. the method, and what fits the memory
     size = data.samples if isinstance(data, Epochs) else None
