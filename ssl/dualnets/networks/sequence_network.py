@@ -128,6 +128,11 @@ class SequenceNetwork(Network):
         """L, the number of blocks."""
         return len(self.blocks)
 
+    @property
+    def reads_missing(self) -> bool:
+        """Yes: a missing leaf is a token of its own."""
+        return True
+
     def forward(self, leaves: Tensor) -> Tensor:
         """`(S, B, U)`, the mean of `positions` over leaves; no S where the network has none."""
         return self.positions(leaves).mean(-2)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from torch import nn
+
 from dualnets.methods.protocol import Method
 from dualnets.methods.source import Source, check_shape
-from dualnets.training.data import tree_rows
+from dualnets.training.data import check_missing, tree_rows
 from dualnets.training.rows import Rows
 from hltm.sampling.philox import check_seed
 from hltm.tree import LatentTree
@@ -35,5 +37,8 @@ def rows_for(
             f"the data have {data.inputs} {data.input_name}, the network reads {network.inputs}"
         )
     check_shape(network, source)
+    if isinstance(source, LatentTree):
+        teachers = [own for own in vars(method).values() if isinstance(own, nn.Module)]
+        check_missing(source, augment, [network, *teachers])
     data.check(method.needs, steps)
     return data

@@ -129,15 +129,8 @@ def trajectory(
     optimizer.check(len(network.members))
     # 2. the data
     data = rows_for(
-        network,
-        method,
-        source,
-        augment=augment,
-        batch=batch,
-        seed=seed,
-        samples=samples,
-        steps=steps,
-    )
+        network, method, source, augment=augment, batch=batch, seed=seed, samples=samples, steps=steps
+    )  # fmt: skip
     # 3. the method, and what fits the memory
     size = data.samples if isinstance(data, Epochs) else None
     context = TrainContext(source, seed, steps, batch, size, augment)

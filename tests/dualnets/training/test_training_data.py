@@ -101,7 +101,7 @@ def test_leaves_of_which_no_number_is_left_cannot_be_missing():
         hltm.Topology.balanced(1), [torch.ones(1, 2) / 2, *[torch.ones(1, 2, 256) / 256] * 2]
     )
     with pytest.raises(ValueError, match="leaves of 256 states, expected at most 255"):
-        training_data.check_missing(tree, hltm.drop_leaves(0.1))
+        training_data.check_missing(tree, hltm.drop_leaves(0.1), [])
 
 
 def test_every_sample_once_per_epoch_in_another_order_each():
