@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from operator import index
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,13 +14,14 @@ from torch import Tensor
 
 from hltm._devices import check_device
 from hltm._integers import as_integer
+from hltm.model.nodes import NodeNumber
 from hltm.model.states import check_range
 from hltm.model.tables import Tables
 from hltm.model.topology import Topology
 from hltm.sampling.draw import Draw, Origin, check_draw
 from hltm.sampling.kernels import on_device
 from hltm.sampling.kernels.request import DrawRequest, decision_limits
-from hltm.sampling.philox import DECISIONS, MAX_ROWS, MAX_VIEWS, Stream, check_seed, words_at
+from hltm.sampling.philox import DECISIONS, FLIPS, MAX_ROWS, MAX_VIEWS, Stream, check_seed, words_at
 
 
 def check_rows(start: int, samples: int, *, least: int = 1) -> None:
@@ -96,6 +98,7 @@ def views(
     rates: np.ndarray,
     *,
     missing_rates: np.ndarray | None = None,
+    flip_rates: np.ndarray | None = None,
     count: int = 2,
     first_view: int = 1,
 ) -> tuple[Draw, ...]:
@@ -105,6 +108,7 @@ def views(
         draw: the data themselves (view 0), with all nodes kept.
         rates: `(V,)` the redraw rate of every node.
         missing_rates: `(V,)` the probability that each node is missing; None for 0.
+        flip_rates: `(V,)` the probability that each leaf is flipped; None for 0.
         first_view: the number of the first; a fixed data set's epoch e uses 2e + 1 and 2e + 2.
 
     Raises:
@@ -122,14 +126,71 @@ def views(
     if count < 1 or first_view < 1 or first_view + count > MAX_VIEWS:
         raise ValueError(f"views must be in 1..2^24-1, got {first_view}..{first_view + count - 1}")
     found = _draw_again(tables, draw, rates, range(first_view, first_view + count))
-    if missing_rates is None or not missing_rates.any():
-        return found
     rows = torch.arange(draw.rows.start, draw.rows.stop, device=draw.states_SVB.device)
-    missing = partial(
-        missing_leaves, tables.topology, missing_rates, rows, seed=draw.seed, stream=draw.stream,
-        members=draw.members,
-    )  # fmt: skip
-    return tuple(replace(view, missing_SXB=missing(view=view.view)) for view in found)
+    address: Any = {"seed": draw.seed, "stream": draw.stream, "members": draw.members}
+    if flip_rates is not None and flip_rates.any():
+        leaves = tables.topology.leaves.start
+        shown = (
+            flipped_leaves(
+                tables, flip_rates, own.states_SVB[:, leaves:], rows=rows, view=own.view, **address
+            )
+            for own in found
+        )
+        found = tuple(
+            replace(own, observed_SXB=each) for own, each in zip(found, shown, strict=True)
+        )
+    if missing_rates is not None and missing_rates.any():
+        missing = partial(missing_leaves, tables.topology, missing_rates, rows, **address)
+        found = tuple(replace(own, missing_SXB=missing(view=own.view)) for own in found)
+    return found
+
+
+def flipped_leaves(
+    tables: Tables,
+    flip_rates: np.ndarray,
+    leaves_SXB: Tensor,
+    *,
+    rows: Tensor,
+    seed: int,
+    stream: int,
+    members: Sequence[int],
+    view: int,
+) -> Tensor:
+    """`(S, X, B)` leaves as a view shows them, of the same dtype: some replaced by any of their states.
+
+    One 32-bit number u decides both: a leaf of K states is flipped where u >= l, l = (1 - rate) 2^32, to
+    state ⌊(u - l) K / (2^32 - l)⌋, so that the states are equally likely to within 2^-32 of all.
+
+    Args:
+        flip_rates: `(V,)` the probability that each leaf is flipped.
+        leaves_SXB: the leaves' states.
+        rows, seed, stream, members, view: the address, as for `missing_leaves`.
+    """
+    first = tables.topology.leaves.start
+    some = np.flatnonzero(flip_rates > 0)
+    limit = torch.as_tensor(decision_limits(flip_rates[some]), device=rows.device)[:, None]
+    states = torch.as_tensor(tables.cardinality[some].astype(np.int64), device=rows.device)[:, None]
+    u = _words(rows, some, seed=seed, stream=stream | FLIPS, members=members, view=view)
+    chosen = (u - limit) * states // (2**32 - limit).clamp(min=1)
+    signed = leaves_SXB.view(torch.int16) if leaves_SXB.dtype == torch.uint16 else leaves_SXB
+    found = signed.clone()
+    places = torch.from_numpy(some - first).to(rows.device)
+    # torch has few operations for uint16, whose bits are kept as int16
+    found[:, places] = torch.where(u >= limit, chosen.to(found.dtype), signed[:, places])
+    return found.view(leaves_SXB.dtype)
+
+
+def _words(
+    rows: Tensor, nodes: np.ndarray, *, seed: int, stream: int, members: Sequence[int], view: int
+) -> Tensor:
+    """`(S, G, B)` int64 numbers of plane 255 at any samples, on their device."""
+    if rows.device.type == "cuda":
+        return words_at(rows, seed=seed, stream=stream, members=members, nodes=nodes, view=view)
+    from hltm.sampling.kernels.missing import words  # compiles: at the first use, not at import
+
+    address = {"seed": seed, "stream": stream, "members": members, "view": view}
+    made = words(rows.cpu().numpy(), nodes, **address)  # type: ignore[arg-type]
+    return torch.from_numpy(made.astype(np.int64)).to(rows.device)
 
 
 def missing_leaves(
@@ -178,7 +239,7 @@ def missing_leaves(
     own = some >= first
     found[:, some[own] - first] = decided[:, own]
     for g in np.flatnonzero(~own):
-        below = topology.descendants(int(some[g]))
+        below = topology.descendants(NodeNumber(some[g]))
         found[:, below[below >= first] - first] |= decided[:, g : g + 1]
     return found
 

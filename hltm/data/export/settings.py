@@ -63,6 +63,7 @@ def make_recipe(
         augment=None if augment is None else augment.name,
         rates=None if augment is None else augment.rates(tree),
         missing_rates=None if augment is None else augment.missing_rates(tree),
+        flip_rates=None if augment is None else augment.flip_rates(tree),
         latents=_check_latents(tree, nodes),
         file_format=file_format,
         columns=columns or layouts[0],
@@ -124,6 +125,8 @@ def settings(recipe: ExportRecipe) -> dict[str, Any]:
         augmentation = {"name": recipe.augment, "rates": recipe.rates.tolist()}
         if recipe.missing_rates is not None and recipe.missing_rates.any():
             augmentation["missing_rates"] = recipe.missing_rates.tolist()
+        if recipe.flip_rates is not None and recipe.flip_rates.any():
+            augmentation["flip_rates"] = recipe.flip_rates.tolist()
     found = {
         "file_format": recipe.file_format, "draw_format": DRAW_FORMAT, "seed": recipe.seed,
         "stream": STREAM.name.lower(), "start": recipe.start, "n": recipe.samples,
@@ -138,8 +141,11 @@ def settings(recipe: ExportRecipe) -> dict[str, Any]:
 def version(recipe: ExportRecipe) -> int:
     """The lowest version of the manifest that can describe the recipe.
 
-    Version 2 has missing leaves and columns of single nodes; readers of version 1 would misread both.
+    Version 2 has missing leaves and columns of single nodes, version 3 flipped leaves; readers of the version
+    before would misread them.
     """
+    if recipe.flip_rates is not None and recipe.flip_rates.any():
+        return 3
     hidden = any(map(recipe.hides, recipe.widths))
     return 2 if hidden or recipe.columns != "arrays" else 1
 
@@ -168,6 +174,7 @@ def recipe_of(found: dict[str, Any]) -> ExportRecipe:
             augment=held and held["name"],
             rates=_rates(held, "rates", tree),
             missing_rates=_rates(held, "missing_rates", tree),
+            flip_rates=_rates(held, "flip_rates", tree),
             latents=tuple(tree.topology.node(name) for name in found["latents"]),
             file_format=found["file_format"],
             columns=found.get("columns", "arrays"),

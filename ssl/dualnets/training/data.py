@@ -21,7 +21,7 @@ from hltm.sampling.augment import Augmentation
 from hltm.sampling.kernels.on_device import draws_itself
 from hltm.sampling.kernels.request import DrawRequest
 from hltm.sampling.philox import Stream, uniform
-from hltm.sampling.sample import draw_states, missing_leaves
+from hltm.sampling.sample import draw_states, flipped_leaves, missing_leaves
 from hltm.tree import LatentTree
 
 DRAWN_BYTES = 1 << 26  # of the leaves that are drawn in one call
@@ -157,14 +157,20 @@ class TreeRows(Rows):
         states = draw_states(self.trees.tables, request)
         targets = None if nodes is None else states[0][:, torch.from_numpy(nodes - first)]
         shown = [view[:, leaves - first :] for view in states]
+        rows = torch.arange(start, start + count, device=self.device)
+        where: Any = {"seed": self.seed, "stream": stream, "members": self.members}
+        flips = self.augment.flip_rates(topology)
+        if flips.any():  # view 0 is the samples themselves
+            shown = [
+                flipped_leaves(self.trees.tables, flips, leaves, rows=rows, view=number, **where)
+                if number
+                else leaves
+                for leaves, number in zip(shown, views, strict=True)
+            ]
         rates = self.augment.missing_rates(topology)
         if rates.any():
-            rows = torch.arange(start, start + count, device=self.device)
-            missing = partial(
-                missing_leaves, topology, rates, rows, seed=self.seed, stream=stream,
-                members=self.members,
-            )  # fmt: skip
-            shown = [  # view 0 is the samples themselves
+            missing = partial(missing_leaves, topology, rates, rows, **where)
+            shown = [
                 _without(view, missing(view=number)) if number else view
                 for view, number in zip(shown, views, strict=True)
             ]
