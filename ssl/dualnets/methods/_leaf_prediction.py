@@ -96,8 +96,11 @@ class LeafPrediction(Method):
         view, sample = passes[0], passes[-1]  # one and the same where the method needs one pass
         shown = batch._replace(leaves=batch.leaves[..., : batch.size, :])
         log_probability = self.logits(network, state, shown).log_softmax(-1)
-        losses = -log_probability.gather(-1, sample[..., None])[..., 0]  # (S, B, X)
-        predicted = self._predicted(view, (~state["absent"]).sum(-1))
+        states = (~state["absent"]).sum(-1)  # (S, X)
+        # labels are states already; recordings are compared on rows whose passes were exchanged, too
+        labels = sample.clamp(min=0).minimum(states[:, None] - 1)
+        losses = -log_probability.gather(-1, labels[..., None])[..., 0]  # (S, B, X)
+        predicted = self._predicted(view, states)
         if predicted is None:
             return losses.mean((1, 2)), {}
         return masked_mean(losses, predicted), {}

@@ -72,7 +72,9 @@ def test_flipped_leaves_are_uniform():
     # a flip that never keeps the state is another one
     other = torch.from_numpy(STATES.astype(np.int64))
     again = torch.where(view.leaves != draw.leaves, view.leaves, (draw.leaves + 1) % other)
-    broken = torch.where(torch.rand(again.shape, generator=torch.manual_seed(0)) < 0.4, again, draw.leaves)
+    broken = torch.where(
+        torch.rand(again.shape, generator=torch.manual_seed(0)) < 0.4, again, draw.leaves
+    )
     assert z_scores(broken, draw.leaves, 0.4).max() > 10
 
 
