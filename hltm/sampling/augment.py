@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -10,7 +11,17 @@ import numpy as np
 from hltm._integers import as_integer
 from hltm.model.nodes import Node, NodeNumber, NodeRange, Nodes, is_single
 from hltm.model.topology import Topology
-from hltm.sampling.rules import AtLevel, KeepLevel, KeepNodes, Rule, at_root, either, nowhere, parts
+from hltm.sampling.rules import (
+    AtLevel,
+    Between,
+    KeepLevel,
+    KeepNodes,
+    Rule,
+    at_root,
+    either,
+    nowhere,
+    parts,
+)
 
 
 @dataclass(frozen=True)
@@ -31,7 +42,7 @@ class Augmentation:
     Attributes:
         name: how it is written on the command line, e.g. `resample-leaves:0.3`.
         rule: from a topology to `(V,)` float64 redraw rates in [0, 1].
-        missing: from a topology to `(V,)` float64 missing rates; None if no leaf is ever missing.
+        missing: from a topology to `(V,)` or `(2, V)` float64 missing rates; None if no leaf is ever missing.
         flips: from a topology to `(V,)` float64 flip rates, 0 for latents; None if no leaf is ever flipped.
 
     Example:
@@ -59,6 +70,9 @@ class Augmentation:
     def missing_rates(self, tree: Topology | object) -> np.ndarray:
         """`(V,)` float64 probabilities that each node is missing from a view, with all leaves below it.
 
+        Where they differ from row to row, `(2, V)`: the least and the largest. A row of a view has the
+        rates low + t (high - low), with one t for all nodes, uniform in 0..1.
+
         Raises:
             TypeError, ValueError: as `rates`.
 
@@ -70,7 +84,10 @@ class Augmentation:
         topology = _topology_of(tree)
         if self.missing is None:
             return np.zeros(len(topology))
-        return self._checked(topology, self.missing(topology), "missing rate")
+        given = np.asarray(self.missing(topology))
+        if given.ndim != 2 or len(given) != 2:
+            return self._checked(topology, given, "missing rate")
+        return np.stack([self._checked(topology, each, "missing rate") for each in given])
 
     def flip_rates(self, tree: Topology | object) -> np.ndarray:
         """`(V,)` float64 probabilities that each leaf is flipped in a view; 0 for latents.
@@ -132,6 +149,10 @@ class Augmentation:
         What is observed of a leaf follows from its state: leaves are flipped after all redraws, and missing
         ones are missing, in whatever order the parts are given.
 
+        Raises:
+            TypeError: anything else than an augmentation.
+            ValueError: two parts whose missing rates differ from row to row.
+
         Example:
             >>> from hltm import Topology
             >>> both = resample_leaves(0.5).then(drop_leaves(0.5)).then(drop_leaves(0.2))
@@ -141,6 +162,11 @@ class Augmentation:
         """
         check_augmentation(other)
         missing = [a.missing for a in (self, other) if a.missing is not None]
+        if sum(isinstance(rule, Between) for rule in parts(missing)) > 1:
+            raise ValueError(
+                f"only one part may have missing rates that differ from row to row, got {self.name} and "
+                f"{other.name}"
+            )
         flips = [a.flips for a in (self, other) if a.flips is not None]
         return Augmentation(
             f"{self.name},{other.name}",
@@ -236,13 +262,18 @@ def resample_subtrees(rate: float, level: int) -> Augmentation:
     return Augmentation(f"resample-subtrees:{rate:g}:{level}", AtLevel(rate, level))
 
 
-def drop_leaves(rate: float) -> Augmentation:
+def drop_leaves(rate: float | tuple[float, float]) -> Augmentation:
     """Miss each leaf of a view with this probability; nothing is redrawn.
 
     A view's `leaves` are -1 where missing, as `posterior` expects; its `states` are those of the model.
 
+    Args:
+        rate: the probability; or two, between which every row of every view has a rate of its own, drawn
+            uniformly, as training that is to work at any rate needs it (masked diffusion, arXiv 2406.07524):
+            with (0, 1) all numbers of missing leaves are equally likely.
+
     Raises:
-        ValueError: a rate outside [0, 1].
+        ValueError: a rate outside [0, 1], or a first one above the second.
 
     Example:
         >>> import hltm
@@ -253,6 +284,11 @@ def drop_leaves(rate: float) -> Augmentation:
                 [ 0,  0,  1, -1],
                 [-1, -1, -1,  1]], dtype=torch.int16)
     """
+    if isinstance(rate, tuple | list):
+        if len(rate) != 2 or not rate[0] <= rate[1]:
+            raise ValueError(f"two rates must be a least and a largest one, got {rate}")
+        low, high = map(_check_rate, rate)
+        return Augmentation(f"drop-leaves:{low:g}-{high:g}", nowhere, Between(low, high, 0))
     rate = _check_rate(rate)
     return Augmentation(f"drop-leaves:{rate:g}", nowhere, AtLevel(rate, 0))
 
@@ -337,6 +373,12 @@ def _rate_and_level(text: str) -> tuple[float, int]:
     return float(rate), int(level)
 
 
+def _rate_or_two(text: str) -> float | tuple[float, ...]:
+    """`RATE` or `LOW-HIGH` as numbers."""
+    ends = re.split(r"(?<=[\d.])-", text)  # not at the sign of a number or of its exponent
+    return float(text) if len(ends) == 1 else tuple(map(float, ends))
+
+
 # by name: how its argument is read (None if it takes none), the function that takes it, an example
 BY_NAME: dict[str, tuple[Callable[[str], object] | None, Callable[..., Augmentation], str]] = {
     "keep-root": (None, keep_root, ""),
@@ -345,7 +387,7 @@ BY_NAME: dict[str, tuple[Callable[[str], object] | None, Callable[..., Augmentat
     "keep-nothing": (None, keep_nothing, ""),
     "resample-leaves": (float, resample_leaves, "0.3"),
     "resample-subtrees": (_rate_and_level, lambda given: resample_subtrees(*given), "0.3:2"),
-    "drop-leaves": (float, drop_leaves, "0.2"),
+    "drop-leaves": (_rate_or_two, drop_leaves, "0.2"),
     "flip-leaves": (float, flip_leaves, "0.2"),
     "drop-subtrees": (_rate_and_level, lambda given: drop_subtrees(*given), "0.3:2"),
 }

@@ -21,7 +21,16 @@ from hltm.model.topology import Topology
 from hltm.sampling.draw import Draw, Origin, check_draw
 from hltm.sampling.kernels import on_device
 from hltm.sampling.kernels.request import DrawRequest, decision_limits
-from hltm.sampling.philox import DECISIONS, FLIPS, MAX_ROWS, MAX_VIEWS, Stream, check_seed, words_at
+from hltm.sampling.philox import (
+    DECISIONS,
+    FLIPS,
+    MAX_ROWS,
+    MAX_VIEWS,
+    RATES,
+    Stream,
+    check_seed,
+    words_at,
+)
 
 
 def check_rows(start: int, samples: int, *, least: int = 1) -> None:
@@ -107,7 +116,8 @@ def views(
     Args:
         draw: the data themselves (view 0), with all nodes kept.
         rates: `(V,)` the redraw rate of every node.
-        missing_rates: `(V,)` the probability that each node is missing; None for 0.
+        missing_rates: `(V,)` the probability that each node is missing, or `(2, V)`, as for
+            `missing_leaves`; None for 0.
         flip_rates: `(V,)` the probability that each leaf is flipped; None for 0.
         first_view: the number of the first; a fixed data set's epoch e uses 2e + 1 and 2e + 2.
 
@@ -206,16 +216,23 @@ def missing_leaves(
     """`(S, X, B)` bool: the leaves that a view misses at any samples, by address.
 
     Args:
-        missing_rates: `(V,)` the probability that each node is missing, with all leaves below it.
+        missing_rates: `(V,)` the probability that each node is missing, with all leaves below it; or
+            `(2, V)`, the least and the largest, between which each row has its own.
         rows: `(B,)` int64 numbers of samples.
         seed, stream, members, view: the rest of the address.
     """
     shape = (len(members), len(topology.leaves), len(rows))
     found = torch.zeros(shape, dtype=torch.bool, device=rows.device)
-    some = np.flatnonzero(missing_rates > 0)
+    some = np.flatnonzero(missing_rates.reshape(-1, len(topology)).any(0))
     if len(some) == 0:
         return found
-    if rows.device.type != "cuda":
+    if missing_rates.ndim == 2:
+        where: Any = {"seed": seed, "members": members, "view": view}
+        t = (_words(rows, np.zeros(1, np.int64), stream=stream | RATES, **where) + 0.5) / 2**32
+        low, high = torch.as_tensor(missing_rates[:, some, None], device=rows.device)  # (G, 1)
+        limits = ((1 - low - t * (high - low)) * 2**32).round()  # (S, G, B)
+        decided = _words(rows, some, stream=stream | DECISIONS, **where) >= limits
+    elif rows.device.type != "cuda":
         # compiles: at the first use, not at import
         from hltm.sampling.kernels.missing import missing
 

@@ -59,7 +59,8 @@ class ExportRecipe:
         views: the number of views of each row, numbered from 1.
         augment: the name of the augmentation; None without views.
         rates: `(V,)` the redraw rate of each node in a view; None without views.
-        missing_rates: `(V,)` the missing rate of each node in a view; None without views.
+        missing_rates: `(V,)` the missing rate of each node in a view, or `(2, V)` the least and the largest;
+            None without views.
         flip_rates: `(V,)` the flip rate of each leaf in a view; None without views.
         latents: numbers of the latents that are exported beside the leaves.
         file_format: a key of `SUFFIXES`.

@@ -141,10 +141,11 @@ def settings(recipe: ExportRecipe) -> dict[str, Any]:
 def version(recipe: ExportRecipe) -> int:
     """The lowest version of the manifest that can describe the recipe.
 
-    Version 2 has missing leaves and columns of single nodes, version 3 flipped leaves; readers of the version
-    before would misread them.
+    Version 2 has missing leaves and columns of single nodes, version 3 flipped leaves and missing rates that
+    differ from row to row; readers of the version before would misread them.
     """
-    if recipe.flip_rates is not None and recipe.flip_rates.any():
+    flips = recipe.flip_rates is not None and bool(recipe.flip_rates.any())
+    if flips or (recipe.missing_rates is not None and recipe.missing_rates.ndim == 2):
         return 3
     hidden = any(map(recipe.hides, recipe.widths))
     return 2 if hidden or recipe.columns != "arrays" else 1
@@ -201,13 +202,17 @@ def recipe_of(found: dict[str, Any]) -> ExportRecipe:
 
 
 def _rates(held: dict[str, Any] | None, name: str, tree: LatentTree) -> np.ndarray | None:
-    """`(V,)` float64 rates of the manifest's augmentation; None without one, 0 where it has no such rates."""
+    """`(V,)` float64 rates of the manifest's augmentation; None without one, 0 where it has no such rates.
+
+    Missing rates may be `(2, V)`.
+    """
     if held is None:
         return None
     count = len(tree.topology)
     listed = held["rates"] if name == "rates" else held.get(name, [0.0] * count)
     rates = np.array(listed, dtype=np.float64)
-    if rates.shape != (count,) or not ((rates >= 0) & (rates <= 1)).all():
+    shapes = [(count,), (2, count)] if name == "missing_rates" else [(count,)]
+    if rates.shape not in shapes or not ((rates >= 0) & (rates <= 1)).all():
         raise ValueError(f"the augmentation's {name} must be in [0, 1], one per node")
     return rates
 

@@ -210,7 +210,7 @@ def check_missing(trees: LatentTree, augment: Augmentation, networks: Sequence[A
     rates, topology = augment.missing_rates(trees), trees.topology
     states = trees.tables.cardinality
     most = int(states.max())
-    for top in np.flatnonzero(rates):
+    for top in np.flatnonzero(rates.reshape(-1, len(topology)).any(0)):
         for v in topology.descendants(int(top)):
             if as_bits and v in topology.leaves and states[v] <= 2:
                 raise ValueError(

@@ -16,7 +16,7 @@ STATES = TREE.tables.cardinality[list(TREE.leaves)]
 
 
 def by_definition(leaves, rate, view, rows, seed=3):
-    """One leaf at a time: flipped where its number is among the highest, to a state by where it lies there."""
+    """One leaf at a time: flipped where its number is among the highest, to a state by its place there."""
     found = leaves.clone()
     address = {"seed": seed, "stream": Stream.DATA | FLIPS, "members": TREES.members, "view": view}
     u = words_at(torch.tensor([*rows]), nodes=[*TREES.leaves], **address)
@@ -123,7 +123,9 @@ def test_names_combinations_and_what_is_refused():
     with pytest.raises(ValueError, match=r"a rate must be in \[0, 1\], got 1.5"):
         hltm.flip_leaves(1.5)
     inner = Augmentation("mine", hltm.keep_root().rule, flips=AtLevel(0.3, 1))
-    with pytest.raises(ValueError, match="node '1' the flip rate 0.3, but only leaves are flipped"):
+    with pytest.raises(
+        ValueError, match=r"node '1' the flip rate 0.3, but only leaves are flipped"
+    ):
         inner.flip_rates(topology)
     (view,) = TREE.views(TREE.sample(100, seed=3), FLIP, count=1)
     with pytest.raises(ValueError, match="leaves of the draw are flipped"):
