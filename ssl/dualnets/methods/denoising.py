@@ -37,7 +37,7 @@ class Denoising(LeafPrediction):
         >>> trees = hltm.symmetric_binary(depth=3, members=2, seed=0)
         >>> network = dualnets.mlp(trees, units=16, bias=True, seed=1)
         >>> final = dualnets.train(network, Denoising(), trees, augment=hltm.resample_leaves(0.3),
-        ...                        steps=200, batch=32, optimizer=dualnets.Adam(lr=0.01), seed=2)
+        ...                        steps=80, batch=32, optimizer=dualnets.Adam(lr=0.01), seed=2)
         >>> bool((final.losses < 0.6).all())  # below log 2, that of a guess
         True
     """

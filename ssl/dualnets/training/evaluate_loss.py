@@ -63,7 +63,7 @@ def evaluate_loss(
         >>> network = dualnets.transformer(tree, width=8, layers=1, causal=True, seed=1)
         >>> given = {"augment": hltm.resample_leaves(0.0), "batch": 32}
         >>> method = dualnets.NextLeaf()
-        >>> final = dualnets.train(network, method, tree, steps=100, seed=2,
+        >>> final = dualnets.train(network, method, tree, steps=40, seed=2,
         ...                        optimizer=dualnets.Adam(lr=0.01), **given)
         >>> found = evaluate_loss(final.network, method, final.state, tree, samples=1024, seed=3, **given)
         >>> bool(found.value + 3 * found.standard_error < 0.6931)  # log 2, that of a guess

@@ -12,7 +12,7 @@ from dualnets import BatchNorm, Head, LatentPrediction
 
 AUGMENT = hltm.drop_leaves(0.4)
 SMALL = Head((6, 3), norm=BatchNorm())
-STEPS = 2  # of slow plain networks
+STEPS = 1  # of slow plain networks
 CASES = {
     "one-output": LatentPrediction(SMALL, SMALL, ema_decay=0.7),
     "positions": LatentPrediction(SMALL, SMALL, ema_decay=0.7),

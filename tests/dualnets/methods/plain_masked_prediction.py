@@ -7,7 +7,7 @@ import hltm
 from dualnets import Group, MaskedPrediction
 
 AUGMENT = hltm.drop_leaves(0.4)
-STEPS = 2  # of slow plain networks
+STEPS = 1  # of slow plain networks
 CASES = {
     "one-output": MaskedPrediction(),
     "positions": MaskedPrediction(rates=Group(lr=3.0, weight_decay=0.1)),

@@ -11,6 +11,8 @@ A `plain_<name>.py` beside this file is the plain version of the method `<name>`
     STEPS                         how many steps are compared one by one; left out: 4
     NETWORKS                      label -> function (trees, dtype, device) of the case's networks, of 4
                                   outputs; cases behind the first are slow; left out: a `tree_network`
+    SLOW                          True where the method shares its code with another, so that promises that
+                                  hardly depend on the method are tested by slow tests; left out: False
 
 `state` is a member's, without the S axis, and `member` its address (not its place in the ensemble).
 `before` is the pair (f, state) as the loss saw it.

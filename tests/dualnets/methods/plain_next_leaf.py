@@ -7,7 +7,8 @@ import hltm
 from dualnets import NextLeaf
 
 AUGMENT = hltm.resample_leaves(0.0)
-STEPS = 2  # of slow plain networks
+SLOW = True
+STEPS = 1  # of slow plain networks
 CASES = {"default": NextLeaf(), "per-leaf": NextLeaf(per_leaf=True)}
 NETWORKS = dict.fromkeys(CASES, causal)
 

@@ -48,7 +48,11 @@ every_case = pytest.mark.parametrize(("name", "label"), CASES)
 every_method = pytest.mark.parametrize(
     ("name", "label"),
     [
-        pytest.param(*case.values, id=case.id, marks=[pytest.mark.slow] * (place > 0))
+        pytest.param(
+            *case.values,
+            id=case.id,
+            marks=[pytest.mark.slow] * (place > 0 or getattr(PLAIN[name], "SLOW", False)),
+        )
         for name in PLAIN
         for place, case in enumerate(case for case in CASES if case.values[0] == name)
     ],
