@@ -17,9 +17,10 @@ from hltm.model.nodes import Node
 from hltm.model.topology import Topology
 from hltm.sampling.augment import Augmentation, check_augmentation
 from hltm.sampling.draw import hide, public_dtype
+from hltm.sampling.observed import flipped_leaves, missing_leaves
 from hltm.sampling.philox import MAX_VIEWS, Stream, check_seed
 from hltm.sampling.rows import draw_rows
-from hltm.sampling.sample import check_rows, flipped_leaves, missing_leaves
+from hltm.sampling.sample import check_rows
 from hltm.tree import LatentTree
 
 Targets = Literal["root", "latents"] | int | Sequence[Node] | np.ndarray | Tensor

@@ -20,8 +20,9 @@ from hltm.data.view_batches import check_kept, target_nodes
 from hltm.sampling.augment import Augmentation
 from hltm.sampling.kernels.on_device import draws_itself
 from hltm.sampling.kernels.request import DrawRequest
+from hltm.sampling.observed import flipped_leaves, missing_leaves
 from hltm.sampling.philox import Stream, uniform
-from hltm.sampling.sample import draw_states, flipped_leaves, missing_leaves
+from hltm.sampling.sample import draw_states
 from hltm.tree import LatentTree
 
 DRAWN_BYTES = 1 << 26  # of the leaves that are drawn in one call
