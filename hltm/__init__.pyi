@@ -45,6 +45,7 @@ from hltm.model.topology import Topology as Topology
 from hltm.sampling.augment import Augmentation as Augmentation
 from hltm.sampling.augment import drop_leaves as drop_leaves
 from hltm.sampling.augment import drop_subtrees as drop_subtrees
+from hltm.sampling.augment import flip_leaves as flip_leaves
 from hltm.sampling.augment import keep_level as keep_level
 from hltm.sampling.augment import keep_nodes as keep_nodes
 from hltm.sampling.augment import keep_nothing as keep_nothing

@@ -284,7 +284,7 @@ class LatentTree:
         check_augmentation(augment)
         return views(
             self.tables, draw, augment.rates(self), missing_rates=augment.missing_rates(self),
-            count=count, first_view=first_view,
+            flip_rates=augment.flip_rates(self), count=count, first_view=first_view,
         )  # fmt: skip
 
     def redraw(self, draw: Draw, nodes: Nodes, *, view: int | None = None) -> Draw:

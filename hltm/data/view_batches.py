@@ -17,9 +17,10 @@ from hltm.model.nodes import Node
 from hltm.model.topology import Topology
 from hltm.sampling.augment import Augmentation, check_augmentation
 from hltm.sampling.draw import hide, public_dtype
+from hltm.sampling.observed import flipped_leaves, missing_leaves
 from hltm.sampling.philox import MAX_VIEWS, Stream, check_seed
 from hltm.sampling.rows import draw_rows
-from hltm.sampling.sample import check_rows, missing_leaves
+from hltm.sampling.sample import check_rows
 from hltm.tree import LatentTree
 
 Targets = Literal["root", "latents"] | int | Sequence[Node] | np.ndarray | Tensor
@@ -81,10 +82,11 @@ class ViewReader:
         self.single = isinstance(targets, str) and targets == "root"
         self.targets_of = targets_of
         self.augment = None if augment is None else str(augment)
-        self.rates = self.missing = np.zeros(len(topology))
+        self.rates = self.missing = self.flips = np.zeros(len(topology))
         if augment is not None:
             self.rates = check_augmentation(augment).rates(topology)
             self.missing = augment.missing_rates(topology)
+            self.flips = augment.flip_rates(topology)
             if targets_of == "data":
                 check_kept(topology, augment, self.nodes, "or set targets_of='view'")
         self.encode = encode
@@ -146,11 +148,15 @@ class ViewReader:
 
     def _encoded(self, leaves_SXB: Tensor, rows: Tensor, view: int) -> Tensor:
         """The leaves of one view, `(B, X)` or as the encoder returns them."""
+        where: Any = {
+            "seed": self.seed, "stream": self.stream, "members": self.tree.members, "view": view,
+        }  # fmt: skip
+        if self.flips.any():
+            leaves_SXB = flipped_leaves(
+                self.tree.tables, self.flips, leaves_SXB, rows=rows, **where
+            )
         if self.missing.any():
-            gone = missing_leaves(
-                self.tree.topology, self.missing, rows, seed=self.seed, stream=self.stream,
-                members=self.tree.members, view=view,
-            )  # fmt: skip
+            gone = missing_leaves(self.tree.topology, self.missing, rows, **where)
             leaves_SXB = hide(leaves_SXB, gone)
         # other libraries expect batch-first memory, which numpy makes several times as fast as torch
         leaves = torch.from_numpy(np.ascontiguousarray(leaves_SXB[0].T.numpy()))

@@ -1,7 +1,8 @@
-"""Augmentations: how likely a view is to redraw each node, and to miss leaves or whole subtrees."""
+"""Augmentations: how likely a view is to redraw each node, to miss leaves or subtrees, and to flip leaves."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -10,18 +11,29 @@ import numpy as np
 from hltm._integers import as_integer
 from hltm.model.nodes import Node, NodeNumber, NodeRange, Nodes, is_single
 from hltm.model.topology import Topology
-from hltm.sampling.rules import AtLevel, KeepLevel, KeepNodes, Rule, at_root, either, nowhere, parts
+from hltm.sampling.rules import (
+    AtLevel,
+    Between,
+    KeepLevel,
+    KeepNodes,
+    Rule,
+    at_root,
+    either,
+    nowhere,
+    parts,
+)
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A redraw rate and a missing rate per node, evaluated on a tree when it is used.
+    """A redraw rate, a flip rate and a missing rate per node, evaluated on a tree when it is used.
 
     Node v of a view is redrawn, which means drawn again from P(v | parent), with probability
     `rates[v]`, and whenever its parent was redrawn: a redraw carries down to the leaves. The data's
-    marginal distribution is unchanged. Node v is missing from a view with probability
-    `missing_rates[v]`, and all leaves below it with it. All these decisions are independent, within a view
-    and between views.
+    marginal distribution is unchanged. What is observed of the leaves after that may be noisy: a leaf is
+    flipped, which means replaced by any of its states with equal probability, with probability
+    `flip_rates[v]`, and node v is missing from a view with probability `missing_rates[v]`, and all leaves
+    below it with it. All these decisions are independent, within a view and between views.
 
     Two augmentations are equal if their names and rules are: those of this module go by their
     arguments, functions of your own by identity. An augmentation pickles if its rules do, as functions
@@ -30,7 +42,8 @@ class Augmentation:
     Attributes:
         name: how it is written on the command line, e.g. `resample-leaves:0.3`.
         rule: from a topology to `(V,)` float64 redraw rates in [0, 1].
-        missing: from a topology to `(V,)` float64 missing rates; None if no leaf is ever missing.
+        missing: from a topology to `(V,)` or `(2, V)` float64 missing rates; None if no leaf is ever missing.
+        flips: from a topology to `(V,)` float64 flip rates, 0 for latents; None if no leaf is ever flipped.
 
     Example:
         >>> from hltm import Topology
@@ -41,6 +54,7 @@ class Augmentation:
     name: str
     rule: Rule
     missing: Rule | None = None
+    flips: Rule | None = None
 
     def rates(self, tree: Topology | object) -> np.ndarray:
         """`(V,)` float64 redraw rates on a tree (or its topology).
@@ -56,6 +70,9 @@ class Augmentation:
     def missing_rates(self, tree: Topology | object) -> np.ndarray:
         """`(V,)` float64 probabilities that each node is missing from a view, with all leaves below it.
 
+        Where they differ from row to row, `(2, V)`: the least and the largest. A row of a view has the
+        rates low + t (high - low), with one t for all nodes, uniform in 0..1.
+
         Raises:
             TypeError, ValueError: as `rates`.
 
@@ -67,7 +84,32 @@ class Augmentation:
         topology = _topology_of(tree)
         if self.missing is None:
             return np.zeros(len(topology))
-        return self._checked(topology, self.missing(topology), "missing rate")
+        given = np.asarray(self.missing(topology))
+        if given.ndim != 2 or len(given) != 2:
+            return self._checked(topology, given, "missing rate")
+        return np.stack([self._checked(topology, each, "missing rate") for each in given])
+
+    def flip_rates(self, tree: Topology | object) -> np.ndarray:
+        """`(V,)` float64 probabilities that each leaf is flipped in a view; 0 for latents.
+
+        Raises:
+            TypeError, ValueError: as `rates`; a latent with a flip rate.
+
+        Example:
+            >>> from hltm import Topology
+            >>> flip_leaves(0.2).flip_rates(Topology.balanced(depth=1)).tolist()
+            [0.0, 0.2, 0.2]
+        """
+        topology = _topology_of(tree)
+        if self.flips is None:
+            return np.zeros(len(topology))
+        rates = self._checked(topology, self.flips(topology), "flip rate")
+        for v in np.flatnonzero(rates[: topology.leaves.start]):
+            raise ValueError(
+                f"augmentation {self.name!r} gives node {topology.names[v]!r} the flip rate {rates[v]}, but "
+                "only leaves are flipped"
+            )
+        return rates
 
     def _checked(self, topology: Topology, given: np.ndarray, kind: str) -> np.ndarray:
         """Rates as `(V,)` float64, after a check of their shape and range."""
@@ -87,6 +129,8 @@ class Augmentation:
     def may_redraw(self, tree: Topology | object) -> np.ndarray:
         """`(V,)` bool: whether a view may redraw each node, by its own rate or that of one above it.
 
+        Leaves that are flipped or missing keep their states; they are observed otherwise.
+
         Example:
             >>> from hltm import Topology
             >>> resample_subtrees(0.5, 1).may_redraw(Topology.balanced(depth=2)).tolist()
@@ -100,7 +144,14 @@ class Augmentation:
         return found
 
     def then(self, other: Augmentation) -> Augmentation:
-        """Both, one after the other: redraw rates a, b combine to 1 - (1 - a)(1 - b), missing rates too.
+        """Both: rates a and b combine to 1 - (1 - a)(1 - b), each kind for itself.
+
+        What is observed of a leaf follows from its state: leaves are flipped after all redraws, and missing
+        ones are missing, in whatever order the parts are given.
+
+        Raises:
+            TypeError: anything else than an augmentation.
+            ValueError: two parts whose missing rates differ from row to row.
 
         Example:
             >>> from hltm import Topology
@@ -111,10 +162,17 @@ class Augmentation:
         """
         check_augmentation(other)
         missing = [a.missing for a in (self, other) if a.missing is not None]
+        if sum(isinstance(rule, Between) for rule in parts(missing)) > 1:
+            raise ValueError(
+                f"only one part may have missing rates that differ from row to row, got {self.name} and "
+                f"{other.name}"
+            )
+        flips = [a.flips for a in (self, other) if a.flips is not None]
         return Augmentation(
             f"{self.name},{other.name}",
             either([self.rule, other.rule]),
             either(missing) if missing else None,
+            either(flips) if flips else None,
         )
 
     def __str__(self) -> str:
@@ -127,7 +185,7 @@ class Augmentation:
         return self  # nothing in it changes, and a lambda as its rule need not pickle
 
     def __getstate__(self) -> dict[str, object]:
-        for rule in parts([self.rule, self.missing]):
+        for rule in parts([self.rule, self.missing, self.flips]):
             if "<" in getattr(rule, "__qualname__", ""):  # <lambda>, or in <locals> of a function
                 raise TypeError(
                     f"augmentation {self.name!r} cannot be pickled: its rule {rule.__qualname__!r} is not "
@@ -204,13 +262,18 @@ def resample_subtrees(rate: float, level: int) -> Augmentation:
     return Augmentation(f"resample-subtrees:{rate:g}:{level}", AtLevel(rate, level))
 
 
-def drop_leaves(rate: float) -> Augmentation:
+def drop_leaves(rate: float | tuple[float, float]) -> Augmentation:
     """Miss each leaf of a view with this probability; nothing is redrawn.
 
     A view's `leaves` are -1 where missing, as `posterior` expects; its `states` are those of the model.
 
+    Args:
+        rate: the probability; or two, between which every row of every view has a rate of its own, drawn
+            uniformly, as training that is to work at any rate needs it (masked diffusion, arXiv 2406.07524):
+            with (0, 1) all numbers of missing leaves are equally likely.
+
     Raises:
-        ValueError: a rate outside [0, 1].
+        ValueError: a rate outside [0, 1], or a first one above the second.
 
     Example:
         >>> import hltm
@@ -221,6 +284,11 @@ def drop_leaves(rate: float) -> Augmentation:
                 [ 0,  0,  1, -1],
                 [-1, -1, -1,  1]], dtype=torch.int16)
     """
+    if isinstance(rate, tuple | list):
+        if len(rate) != 2 or not rate[0] <= rate[1]:
+            raise ValueError(f"two rates must be a least and a largest one, got {rate}")
+        low, high = map(_check_rate, rate)
+        return Augmentation(f"drop-leaves:{low:g}-{high:g}", nowhere, Between(low, high, 0))
     rate = _check_rate(rate)
     return Augmentation(f"drop-leaves:{rate:g}", nowhere, AtLevel(rate, 0))
 
@@ -247,6 +315,28 @@ def drop_subtrees(rate: float, level: int) -> Augmentation:
     """
     rate, level = _check_rate(rate), as_integer("level", level)
     return Augmentation(f"drop-subtrees:{rate:g}:{level}", nowhere, AtLevel(rate, level))
+
+
+def flip_leaves(rate: float) -> Augmentation:
+    """Replace each leaf of a view by any of its K states with this probability; nothing is redrawn.
+
+    Unlike a redraw, a flip does not ask the parent, so that a leaf has its own state with probability
+    1 - rate + rate / K and any other with rate / K. A view's `leaves` are flipped; its `states` are those of
+    the model.
+
+    Raises:
+        ValueError: a rate outside [0, 1].
+
+    Example:
+        >>> import hltm
+        >>> tree = hltm.symmetric_binary(depth=2, polarity=0.9, seed=0)
+        >>> draw = tree.sample(10_000, seed=1)
+        >>> view, _ = tree.views(draw, flip_leaves(0.3))
+        >>> (view.leaves != draw.leaves).double().mean()  # about 0.3 / 2
+        tensor(0.1492, dtype=torch.float64)
+    """
+    rate = _check_rate(rate)
+    return Augmentation(f"flip-leaves:{rate:g}", nowhere, flips=AtLevel(rate, 0))
 
 
 def parse(text: str) -> Augmentation:
@@ -283,6 +373,12 @@ def _rate_and_level(text: str) -> tuple[float, int]:
     return float(rate), int(level)
 
 
+def _rate_or_two(text: str) -> float | tuple[float, ...]:
+    """`RATE` or `LOW-HIGH` as numbers."""
+    ends = re.split(r"(?<=[\d.])-", text)  # not at the sign of a number or of its exponent
+    return float(text) if len(ends) == 1 else tuple(map(float, ends))
+
+
 # by name: how its argument is read (None if it takes none), the function that takes it, an example
 BY_NAME: dict[str, tuple[Callable[[str], object] | None, Callable[..., Augmentation], str]] = {
     "keep-root": (None, keep_root, ""),
@@ -291,7 +387,8 @@ BY_NAME: dict[str, tuple[Callable[[str], object] | None, Callable[..., Augmentat
     "keep-nothing": (None, keep_nothing, ""),
     "resample-leaves": (float, resample_leaves, "0.3"),
     "resample-subtrees": (_rate_and_level, lambda given: resample_subtrees(*given), "0.3:2"),
-    "drop-leaves": (float, drop_leaves, "0.2"),
+    "drop-leaves": (_rate_or_two, drop_leaves, "0.2"),
+    "flip-leaves": (float, flip_leaves, "0.2"),
     "drop-subtrees": (_rate_and_level, lambda given: drop_subtrees(*given), "0.3:2"),
 }
 

@@ -62,6 +62,8 @@ class Draw(Addressed):
         draw_format: the layout of addresses.
         missing_SXB: `(S, X, B)` bool, the leaves that a view misses; None where no leaf is missing.
             Only `leaves` hides them; `states`, `level` and `node` have the states of the model.
+        observed_SXB: `(S, X, B)` the leaves as they are observed where a view flips some, of the dtype of the
+            states; None where they are the states of the model. Only `leaves` shows them.
         origin: the trees that it is of, so that another tree can refuse it; None for a draw that
             you made yourself of states alone, which any tree of its shape takes.
         redraws: how the states came from the data: for each view that was taken on the way, its
@@ -84,6 +86,7 @@ class Draw(Addressed):
     missing_SXB: Tensor | None = None
     origin: Origin | None = None
     redraws: tuple[tuple[int, np.ndarray], ...] = field(default=(), compare=False)
+    observed_SXB: Tensor | None = None
 
     def __repr__(self) -> str:
         members, nodes, samples = self.states_SVB.shape
@@ -115,10 +118,16 @@ class Draw(Addressed):
         If leaves may be missing, int16 (int32 above 256 states) with -1 for missing ones, which is
         what `posterior` expects.
         """
-        if self.missing_SXB is None:
-            return self.level(0)
-        leaves_SXB = self.states_SVB[:, self.topology.leaves.start - self.first :]
-        return self._public(hide(leaves_SXB, self.missing_SXB))
+        return self._public(self.shown_SXB)
+
+    @property
+    def shown_SXB(self) -> Tensor:
+        """`(S, X, B)`, `leaves` in storage order; uint16 above 256 states where none may be missing."""
+        found = self.observed_SXB
+        if found is None:
+            self._check_kept(self.topology.leaves.start)
+            found = self.states_SVB[:, self.topology.leaves.start - self.first :]
+        return found if self.missing_SXB is None else hide(found, self.missing_SXB)
 
     @property
     def missing(self) -> Tensor:
@@ -172,9 +181,12 @@ class Draw(Addressed):
             index = pd.MultiIndex.from_product([self.members, index], names=["member", "sample"])
         names = self.topology.names[self.first :]
         states = self.states.cpu().numpy().reshape(len(index), len(names)).copy()
+        latents = max(self.topology.leaves.start - self.first, 0)
+        if self.observed_SXB is not None:
+            shown = self._public(self.observed_SXB).cpu().numpy()
+            states[:, latents:] = shown.reshape(len(index), -1)
         if self.missing_SXB is None:
             return pd.DataFrame(states, index=index, columns=list(names))
-        latents = max(self.topology.leaves.start - self.first, 0)
         observed = self.leaves.cpu().numpy()  # -1 where missing
         observed = observed.reshape(len(index), len(names) - latents)
         columns = {
@@ -191,6 +203,7 @@ class Draw(Addressed):
         head = replace(
             self, states_SVB=self.states_SVB[:1, :, :SHOWN], members=self.members[:1],
             missing_SXB=None if self.missing_SXB is None else self.missing_SXB[:1, :, :SHOWN],
+            observed_SXB=None if self.observed_SXB is None else self.observed_SXB[:1, :, :SHOWN],
         )  # fmt: skip
         return f"<div>{html.escape(repr(self))}{head.to_pandas().to_html(max_cols=20)}</div>"
 

@@ -20,7 +20,10 @@ decides a state by comparison with the thresholds of `Tables.thresholds`.
 - Real numbers (tables, initial weights) use plane 254.
 - Augmentations of pictures use plane 253: the call (block i, node) has four words for sample i.
 - The decisions whether a view redraws a node are drawn like states of binary nodes, in the stream with
-  its highest bit set. The decisions whether a view misses a leaf are plane 255 of that stream.
+  its highest bit set. The decisions whether a view misses a leaf are plane 255 of that stream. Whether it
+  flips a leaf, and to which state, is plane 255 of the stream with both of its highest bits set. Where rows
+  differ in how many leaves they miss, a row's rate is plane 255 of the root in the stream with its second
+  highest bit set.
 
 This layout is DRAW_FORMAT; data sets written under one format are only read under the same.
 """
@@ -69,6 +72,8 @@ class Stream(IntEnum):
 
 
 DECISIONS = 0x80  # set in a stream: decisions whether a view redraws nodes or misses leaves
+RATES = 0x40  # set in a stream: at which rate a row of a view misses leaves
+FLIPS = 0xC0  # set in a stream: whether a view flips leaves, and to which state
 
 
 def check_seed(seed: int) -> int:

@@ -75,6 +75,18 @@ class AtLevel:
         return self.rate * (topology.level == self.level)
 
 
+@dataclass(frozen=True)
+class Between:
+    """`(2, V)`, the least and the largest rate of all nodes of a level, 0 for all others."""
+
+    low: float
+    high: float
+    level: int
+
+    def __call__(self, topology: Topology) -> np.ndarray:
+        return np.stack([AtLevel(rate, self.level)(topology) for rate in (self.low, self.high)])
+
+
 def at_root(topology: Topology) -> np.ndarray:
     """1 for the root."""
     return (topology.parent < 0).astype(np.float64)

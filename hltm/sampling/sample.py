@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from operator import index
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,11 +16,16 @@ from hltm._devices import check_device
 from hltm._integers import as_integer
 from hltm.model.states import check_range
 from hltm.model.tables import Tables
-from hltm.model.topology import Topology
 from hltm.sampling.draw import Draw, Origin, check_draw
 from hltm.sampling.kernels import on_device
-from hltm.sampling.kernels.request import DrawRequest, decision_limits
-from hltm.sampling.philox import DECISIONS, MAX_ROWS, MAX_VIEWS, Stream, check_seed, words_at
+from hltm.sampling.kernels.request import DrawRequest
+from hltm.sampling.observed import flipped_leaves, missing_leaves
+from hltm.sampling.philox import (
+    MAX_ROWS,
+    MAX_VIEWS,
+    Stream,
+    check_seed,
+)
 
 
 def check_rows(start: int, samples: int, *, least: int = 1) -> None:
@@ -96,6 +102,7 @@ def views(
     rates: np.ndarray,
     *,
     missing_rates: np.ndarray | None = None,
+    flip_rates: np.ndarray | None = None,
     count: int = 2,
     first_view: int = 1,
 ) -> tuple[Draw, ...]:
@@ -104,7 +111,9 @@ def views(
     Args:
         draw: the data themselves (view 0), with all nodes kept.
         rates: `(V,)` the redraw rate of every node.
-        missing_rates: `(V,)` the probability that each node is missing; None for 0.
+        missing_rates: `(V,)` the probability that each node is missing, or `(2, V)`, as for
+            `missing_leaves`; None for 0.
+        flip_rates: `(V,)` the probability that each leaf is flipped; None for 0.
         first_view: the number of the first; a fixed data set's epoch e uses 2e + 1 and 2e + 2.
 
     Raises:
@@ -122,64 +131,22 @@ def views(
     if count < 1 or first_view < 1 or first_view + count > MAX_VIEWS:
         raise ValueError(f"views must be in 1..2^24-1, got {first_view}..{first_view + count - 1}")
     found = _draw_again(tables, draw, rates, range(first_view, first_view + count))
-    if missing_rates is None or not missing_rates.any():
-        return found
     rows = torch.arange(draw.rows.start, draw.rows.stop, device=draw.states_SVB.device)
-    missing = partial(
-        missing_leaves, tables.topology, missing_rates, rows, seed=draw.seed, stream=draw.stream,
-        members=draw.members,
-    )  # fmt: skip
-    return tuple(replace(view, missing_SXB=missing(view=view.view)) for view in found)
-
-
-def missing_leaves(
-    topology: Topology,
-    missing_rates: np.ndarray,
-    rows: Tensor,
-    *,
-    seed: int,
-    stream: int,
-    members: Sequence[int],
-    view: int,
-) -> Tensor:
-    """`(S, X, B)` bool: the leaves that a view misses at any samples, by address.
-
-    Args:
-        missing_rates: `(V,)` the probability that each node is missing, with all leaves below it.
-        rows: `(B,)` int64 numbers of samples.
-        seed, stream, members, view: the rest of the address.
-    """
-    shape = (len(members), len(topology.leaves), len(rows))
-    found = torch.zeros(shape, dtype=torch.bool, device=rows.device)
-    some = np.flatnonzero(missing_rates > 0)
-    if len(some) == 0:
-        return found
-    if rows.device.type != "cuda":
-        # compiles: at the first use, not at import
-        from hltm.sampling.kernels.missing import missing
-
-        made = missing(
-            rows.cpu().numpy(), decision_limits(missing_rates[some]), some, seed=seed,
-            stream=stream | DECISIONS, members=members, view=view,
-        )  # fmt: skip
-        decided = torch.from_numpy(made).to(rows.device)
-    else:
-        limit = torch.as_tensor(decision_limits(missing_rates[some]), device=rows.device)
-        u = words_at(
-            rows,
-            seed=seed,
-            stream=stream | DECISIONS,
-            members=members,
-            nodes=some,
-            view=view,
+    address: Any = {"seed": draw.seed, "stream": draw.stream, "members": draw.members}
+    if flip_rates is not None and flip_rates.any():
+        leaves = tables.topology.leaves.start
+        shown = (
+            flipped_leaves(
+                tables, flip_rates, own.states_SVB[:, leaves:], rows=rows, view=own.view, **address
+            )
+            for own in found
         )
-        decided = u >= limit[:, None]
-    first = topology.leaves.start
-    own = some >= first
-    found[:, some[own] - first] = decided[:, own]
-    for g in np.flatnonzero(~own):
-        below = topology.descendants(int(some[g]))
-        found[:, below[below >= first] - first] |= decided[:, g : g + 1]
+        found = tuple(
+            replace(own, observed_SXB=each) for own, each in zip(found, shown, strict=True)
+        )
+    if missing_rates is not None and missing_rates.any():
+        missing = partial(missing_leaves, tables.topology, missing_rates, rows, **address)
+        found = tuple(replace(own, missing_SXB=missing(view=own.view)) for own in found)
     return found
 
 

@@ -9,6 +9,8 @@ from dualnets.lab.tensorboard import TensorBoardReporter as TensorBoardReporter
 from dualnets.methods._direct_predictor import DirectPredictor as DirectPredictor
 from dualnets.methods.barlow_twins import BarlowTwins as BarlowTwins
 from dualnets.methods.byol import BYOL as BYOL
+from dualnets.methods.denoising import Denoising as Denoising
+from dualnets.methods.latent_prediction import LatentPrediction as LatentPrediction
 from dualnets.methods.losses import LOSSES as LOSSES
 from dualnets.methods.losses import BatchwiseNCE as BatchwiseNCE
 from dualnets.methods.losses import CovarianceObjective as CovarianceObjective
@@ -21,7 +23,9 @@ from dualnets.methods.losses import NTXent as NTXent
 from dualnets.methods.losses import Simple as Simple
 from dualnets.methods.losses import SpectralContrastive as SpectralContrastive
 from dualnets.methods.losses import Triplet as Triplet
+from dualnets.methods.masked_prediction import MaskedPrediction as MaskedPrediction
 from dualnets.methods.moco import MoCo as MoCo
+from dualnets.methods.next_leaf import NextLeaf as NextLeaf
 from dualnets.methods.pirl import PIRL as PIRL
 from dualnets.methods.protocol import Batch as Batch
 from dualnets.methods.protocol import Method as Method
@@ -44,6 +48,7 @@ from dualnets.networks.normalizations import LayerNorm as LayerNorm
 from dualnets.networks.resnet18 import resnet18 as resnet18
 from dualnets.networks.shuffled_tree import shuffled_tree as shuffled_tree
 from dualnets.networks.torch_ensemble import TorchEnsemble as TorchEnsemble
+from dualnets.networks.transformer import transformer as transformer
 from dualnets.networks.tree_network import tree_network as tree_network
 from dualnets.optim.optimizers import LARS as LARS
 from dualnets.optim.optimizers import OPTIMIZERS as OPTIMIZERS
@@ -53,6 +58,8 @@ from dualnets.optim.optimizers import AdamW as AdamW
 from dualnets.optim.per_member import Group as Group
 from dualnets.optim.schedule import Schedule as Schedule
 from dualnets.training.checkpoint import Checkpoints as Checkpoints
+from dualnets.training.evaluate_loss import LossEstimate as LossEstimate
+from dualnets.training.evaluate_loss import evaluate_loss as evaluate_loss
 from dualnets.training.trajectory import DivergedError as DivergedError
 from dualnets.training.trajectory import Snapshot as Snapshot
 from dualnets.training.trajectory import log_spaced as log_spaced

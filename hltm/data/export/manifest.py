@@ -15,7 +15,7 @@ from hltm.data.export.files import checksum, replacing
 from hltm.data.export.recipe import ExportRecipe, Shard
 from hltm.data.export.settings import recipe_of, settings, version
 
-FORMAT, VERSIONS = "hltm.export", (1, 2)
+FORMAT, VERSIONS = "hltm.export", (1, 2, 3)
 NAMES = ("manifest.json", "_manifest.json")
 ENTRY = {"file": str, "member": int, "start": int, "rows": int, "bytes": int, "sha256": str}
 

@@ -8,7 +8,6 @@ from functools import cached_property
 
 import numpy as np
 
-from hltm.sampling.draw import hide
 from hltm.sampling.philox import Stream
 from hltm.sampling.sample import views
 from hltm.tree import LatentTree
@@ -60,7 +59,9 @@ class ExportRecipe:
         views: the number of views of each row, numbered from 1.
         augment: the name of the augmentation; None without views.
         rates: `(V,)` the redraw rate of each node in a view; None without views.
-        missing_rates: `(V,)` the missing rate of each node in a view; None without views.
+        missing_rates: `(V,)` the missing rate of each node in a view, or `(2, V)` the least and the largest;
+            None without views.
+        flip_rates: `(V,)` the flip rate of each leaf in a view; None without views.
         latents: numbers of the latents that are exported beside the leaves.
         file_format: a key of `SUFFIXES`.
         columns: the layout of the files' columns: `arrays`, one for each group, or `nodes`, one for
@@ -76,6 +77,7 @@ class ExportRecipe:
     augment: str | None
     rates: np.ndarray | None
     missing_rates: np.ndarray | None
+    flip_rates: np.ndarray | None
     latents: tuple[int, ...]
     file_format: str
     columns: str
@@ -206,13 +208,11 @@ class ExportRecipe:
             columns["latents"] = _by_row(states[:leaves] if whole else states[list(self.latents)])
         if self.rates is not None:
             drawn = views(
-                tree.tables, draw, self.rates, missing_rates=self.missing_rates, count=self.views
-            )
+                tree.tables, draw, self.rates, missing_rates=self.missing_rates,
+                flip_rates=self.flip_rates, count=self.views,
+            )  # fmt: skip
             for view in drawn:
-                shown = view.states_SVB[0, leaves:]
-                if view.missing_SXB is not None:
-                    shown = hide(shown, view.missing_SXB[0])
-                columns[f"view_{view.view}"] = _by_row(shown.numpy())
+                columns[f"view_{view.view}"] = _by_row(view.shown_SXB[0].numpy())
         return columns
 
 

@@ -64,6 +64,7 @@ def make_recipe(
         augment=None if augment is None else augment.name,
         rates=None if augment is None else augment.rates(tree),
         missing_rates=None if augment is None else augment.missing_rates(tree),
+        flip_rates=None if augment is None else augment.flip_rates(tree),
         latents=_check_latents(tree, nodes),
         file_format=file_format,
         columns=columns or layouts[0],
@@ -125,6 +126,8 @@ def settings(recipe: ExportRecipe) -> dict[str, Any]:
         augmentation = {"name": recipe.augment, "rates": recipe.rates.tolist()}
         if recipe.missing_rates is not None and recipe.missing_rates.any():
             augmentation["missing_rates"] = recipe.missing_rates.tolist()
+        if recipe.flip_rates is not None and recipe.flip_rates.any():
+            augmentation["flip_rates"] = recipe.flip_rates.tolist()
     found = {
         "file_format": recipe.file_format, "draw_format": DRAW_FORMAT, "seed": recipe.seed,
         "stream": STREAM.name.lower(), "start": recipe.start, "n": recipe.samples,
@@ -139,8 +142,12 @@ def settings(recipe: ExportRecipe) -> dict[str, Any]:
 def version(recipe: ExportRecipe) -> int:
     """The lowest version of the manifest that can describe the recipe.
 
-    Version 2 has missing leaves and columns of single nodes; readers of version 1 would misread both.
+    Version 2 has missing leaves and columns of single nodes, version 3 flipped leaves and missing rates that
+    differ from row to row; readers of the version before would misread them.
     """
+    flips = recipe.flip_rates is not None and bool(recipe.flip_rates.any())
+    if flips or (recipe.missing_rates is not None and recipe.missing_rates.ndim == 2):
+        return 3
     hidden = any(map(recipe.hides, recipe.widths))
     return 2 if hidden or recipe.columns != "arrays" else 1
 
@@ -169,6 +176,7 @@ def recipe_of(found: dict[str, Any]) -> ExportRecipe:
             augment=held and held["name"],
             rates=_rates(held, "rates", tree),
             missing_rates=_rates(held, "missing_rates", tree),
+            flip_rates=_rates(held, "flip_rates", tree),
             latents=tuple(tree.topology.node(name) for name in found["latents"]),
             file_format=found["file_format"],
             columns=found.get("columns", "arrays"),
@@ -195,13 +203,17 @@ def recipe_of(found: dict[str, Any]) -> ExportRecipe:
 
 
 def _rates(held: dict[str, Any] | None, name: str, tree: LatentTree) -> np.ndarray | None:
-    """`(V,)` float64 rates of the manifest's augmentation; None without one, 0 where it has no such rates."""
+    """`(V,)` float64 rates of the manifest's augmentation; None without one, 0 where it has no such rates.
+
+    Missing rates may be `(2, V)`.
+    """
     if held is None:
         return None
     count = len(tree.topology)
     listed = held["rates"] if name == "rates" else held.get(name, [0.0] * count)
     rates = np.array(listed, dtype=np.float64)
-    if rates.shape != (count,) or not ((rates >= 0) & (rates <= 1)).all():
+    shapes = [(count,), (2, count)] if name == "missing_rates" else [(count,)]
+    if rates.shape not in shapes or not ((rates >= 0) & (rates <= 1)).all():
         raise ValueError(f"the augmentation's {name} must be in [0, 1], one per node")
     return rates
 

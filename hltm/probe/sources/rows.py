@@ -111,6 +111,11 @@ def as_rows(
             f"{int(draw.missing_SXB.sum())} leaves of the draw are missing, but posteriors and ceilings of "
             "a probe are those of all leaves; probe a draw without missing leaves"
         )
+    if draw.observed_SXB is not None:
+        raise ValueError(
+            "leaves of the draw are flipped, but posteriors and ceilings of a probe are those of the states; "
+            "probe a draw without flips"
+        )
     states = draw.states_SVB.to(float64_device(draw.states_SVB.device))
     made = Rows(
         tree, states.shape[-1], draw.members, draw.stacked, draw.seed, draw.stream, draw.start,

@@ -97,7 +97,7 @@ def _leaves_of(draw: Rowed, tree: LatentTree) -> Callable[[range], Tensor]:
     if draw.missing_SXB is not None and bool(draw.missing_SXB.any()):
         raise ValueError("some leaves of the draw are missing, expected complete rows")
     check_draw(tree.tables, tree.members if tree.stacked else draw.members, draw)
-    leaves = draw.states_SVB[:, draw.topology.leaves.start - draw.first :]
+    leaves = draw.shown_SXB
     return lambda some: leaves[..., some.start : some.stop]
 
 

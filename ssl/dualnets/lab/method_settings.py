@@ -46,6 +46,7 @@ def _methods_with(*names: str) -> tuple[str, ...]:
 
 _WITH_HEADS = _methods_with(*HEADS, "readout")
 _CONTRASTIVE = {"method": _methods_with("criterion")}
+_OWN_PREDICTOR = _methods_with("predictor_lr")  # BYOL, and what derives from it
 _TAUGHT = [{"method": _methods_with("teacher")}]
 
 
@@ -88,7 +89,7 @@ class MethodSettings(ContrastSettings):
     predictor: str = setting(
         USUAL,
         "layers of the head on the projections: usual, none, or widths such as 16 (linear) or 32-16; for "
-        "byol also direct (DirectPred) or copy (DirectCopy)",
+        "byol and latent-prediction also direct (DirectPred) or copy (DirectCopy)",
     )
     head_norm: str = setting(
         "batch", "normalisation of the heads' hidden layers", choices=(*NORMS, "none")
@@ -137,7 +138,7 @@ class MethodSettings(ContrastSettings):
             ]
             reason = "heads with hidden layers, and there are none"
             found |= {name: reason for name in names if name not in found}
-        if self.method == "byol" and self.predictor in ("none", *DIRECT):
+        if self.method in _OWN_PREDICTOR and self.predictor in ("none", *DIRECT):
             reason = f"a trained predictor, and predictor is {self.predictor}"
             trained = ("predictor_lr", "predictor_weight_decay", "predictor_scale")
             found |= dict.fromkeys((*trained, "redraw_every", "redraw"), reason)
@@ -183,8 +184,9 @@ class MethodSettings(ContrastSettings):
         """A head by its text, with the normalisation of all heads."""
         text = getattr(self, name)
         if text in DIRECT:
-            if self.method != "byol":
-                raise ValueError(f"predictor {text} applies to byol, got method {self.method}")
+            if self.method not in _OWN_PREDICTOR:
+                words = " and ".join(_OWN_PREDICTOR)
+                raise ValueError(f"predictor {text} applies to {words}, got method {self.method}")
             return DirectPredictor(DIRECT[text])  # type: ignore[arg-type]
         if text == "none":
             return None if (name, self.method) == ("predictor", "byol") else Head()

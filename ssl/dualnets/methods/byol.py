@@ -247,22 +247,29 @@ class BYOL(Method):
         record: list[BatchMoments] = []
         projections = self.projector(projector, online, passes=2, record=record)  # (S, 2 * B, U)
         given = projections if self.symmetric else projections[:, :size]
-        predictions = given
-        carried: State = {}
-        if isinstance(self.predictor, Head):
-            passes = 1 + self.symmetric
-            predictions, carried = apply_head("predictor", self.predictor, state, given, passes)
-        elif self.predictor is not None:
-            predictions = self.predictor(strip_prefix(state, "predictor"), given)
-            carried["projections"] = projections.detach()
+        predictions, carried = self._predictions(state, given, projections, 1 + self.symmetric)
         targets = self._targets(network, state, batch, projections)
-        distances = _cosine_form if self.normalized else _half_square
         # both directions have B samples, so their sum is the mean over all 2 B times 2
-        losses = distances(predictions, targets).mean(-1) * (1 + self.symmetric)
+        losses = self._distances(predictions, targets).mean(-1) * (1 + self.symmetric)
         if not self.symmetric and self.target != "online":
             # the loss uses the first pass only, so only its moments count
             record = [own.of_first_pass() for own in record]
         return losses, carried | update_running_stats("projector", self.projector, state, record)
+
+    def _predictions(
+        self, state: State, given: Tensor, projections: Tensor, passes: int
+    ) -> tuple[Tensor, State]:
+        """The predictor's outputs of passes of projections, and what `after_step` needs of all of them."""
+        if isinstance(self.predictor, Head):
+            return apply_head("predictor", self.predictor, state, given, passes)
+        if self.predictor is None:
+            return given, {}
+        found = self.predictor(strip_prefix(state, "predictor"), given)
+        return found, {"projections": projections.detach()}
+
+    def _distances(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """`(S, B)`: 2 - 2 cos, or half the squared distance."""
+        return (_cosine_form if self.normalized else _half_square)(predictions, targets)
 
     def after_step(
         self, network: nn.Module, state: State, carried: State, step: int, setup: TrainContext
@@ -325,15 +332,19 @@ class BYOL(Method):
         if self.target == "online":
             found = projections.detach() if self.stop_gradient else projections
             return found.roll(size, 1) if self.symmetric else found[:, size:]
-        own = strip_prefix(state, "target.network")
-        # a forward pass may change running statistics in place, and the state must stay as it is
-        own |= {name: own[name].clone() for name, _ in network.named_buffers()}
+        own = self._target_network(network, state)
         if not self.symmetric:
             batch = batch._replace(leaves=batch.leaves[..., size:, :])
         with torch.no_grad():
             passes = list(outputs(network, batch, own))
             exchanged = joined(passes[::-1])
             return self.projector(strip_prefix(state, "target.projector"), exchanged, len(passes))
+
+    def _target_network(self, network: nn.Module, state: State) -> State:
+        """Parameters and buffers of a target network of its own."""
+        own = strip_prefix(state, "target.network")
+        # a forward pass may change running statistics in place, and the state must stay as it is
+        return own | {name: own[name].clone() for name, _ in network.named_buffers()}
 
     def _decay(self, step: int, steps: int) -> Any:
         """The EMA decay at update number `step`, counted from 0; 1 keeps the target, 0 replaces it."""

@@ -92,6 +92,7 @@ class TrainContext(NamedTuple):
         steps: number of all updates.
         batch: B, samples per update and member.
         samples: P, the size of the fixed data set; None for fresh data.
+        augment: what a view changes; None where that is unknown.
     """
 
     source: LatentTree | Source
@@ -99,6 +100,7 @@ class TrainContext(NamedTuple):
     steps: int
     batch: int
     samples: int | None = None
+    augment: Any = None
 
 
 class Method(ABC):

@@ -7,7 +7,7 @@ leaves, nodes and units:
   seed and its address.
 - `stacked`: whether public arrays have the S axis in front; without it there is one member.
 - `inputs`: X, the number of leaves; `features`: the number of inputs of the first layer, one for a leaf of
-  two states and K for one of K > 2.
+  two states and K for one of K > 2, or K for every leaf that is read one-hot.
 - `depth`: L, the level of the output. `device`, `dtype`: of the weights.
 - `network(leaves)`: `(S, B, U)` outputs of `(S, B, X)` states, differentiable.
 - `activations(leaves)`: level -> pre-activations, for probes: `(S, B, V, U)` where each latent of the
@@ -16,6 +16,10 @@ leaves, nodes and units:
 - `run_with(leaves, replace)`, where a network has it: the output of evaluation where in the layers that
   `replace` names some units of these activations have other values, and all above reads those.
 - `rectify(activations)`, where a network has it: the same values as the layers above receive them.
+- `positions(leaves)`, where a network reads leaves as tokens (`sequence_network`): `(S, B, X, U)`, an output
+  at each leaf, of which `network(leaves)` is the mean; where it is `causal`, the output at a leaf depends on
+  the leaves before it alone. Its activations are `(S, B, X, U)`, too, with a block of units at each leaf.
+- `reads_missing`: whether it can read that a leaf of two states is missing: as a token, or one-hot as zeros.
 - `batch_dependent`: whether, in training, a sample's output depends on the other samples of its batch; a
   method then passes each view separately.
 - Every parameter and every buffer that training changes has S in front, and no member's output

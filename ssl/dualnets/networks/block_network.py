@@ -36,6 +36,7 @@ class BlockNetwork(Network):
         dense: whether activations are `(B, U)` of a layer rather than `(B, V, U)` of blocks.
         wiring: the inputs of the blocks of each layer; None for equal consecutive shares.
         shared: whether the blocks of a layer have one set of weights.
+        one_hot: whether leaves of two states are one-hot, as others are.
         bias: whether units have biases.
         normalize: whether the output is scaled to length 1.
         norm: normalisation of the hidden layers' pre-activations; None for none.
@@ -66,6 +67,7 @@ class BlockNetwork(Network):
         dense: bool,
         wiring: Sequence[Wires] | None = None,
         shared: bool = False,
+        one_hot: bool = False,
         bias: bool = False,
         normalize: bool = False,
         norm: Normalization | None = None,
@@ -77,7 +79,7 @@ class BlockNetwork(Network):
             check_whole("units", width, low=1)
         if norm is not None:
             check_kind("norm", norm, Normalization, "dualnets.BatchNorm()")
-        super().__init__(states=states, members=members, stacked=stacked)
+        super().__init__(states=states, members=members, stacked=stacked, one_hot=one_hot)
         self.blocks, self.units = tuple(blocks), tuple(units)
         self.dense, self.shared, self.normalize = dense, shared, normalize
         self.norm, self.weight_standardization = norm, weight_standardization
@@ -159,7 +161,7 @@ class BlockNetwork(Network):
         """The output of every network.
 
         Args:
-            leaves: `(S, B, X)` states, or `(B, X)` without the S axis; where all leaves are binary,
+            leaves: `(S, B, X)` states, or `(B, X)` without the S axis; where all leaves are bits,
                 any numbers.
 
         Returns:

@@ -17,6 +17,7 @@ def conv_tree(
     units: int,
     members: int | None = None,
     seed: int,
+    one_hot: bool = False,
     bias: bool = False,
     normalize: bool = False,
     norm: Normalization | None = None,
@@ -33,7 +34,7 @@ def conv_tree(
         tree: one tree or S trees whose levels are equally branched: every node of a level has as
             many children, one level down, and every leaf as many states.
         units: per latent.
-        members, seed, bias, normalize, norm, weight_standardization, dtype, device: as for
+        members, seed, one_hot, bias, normalize, norm, weight_standardization, dtype, device: as for
             `tree_network`.
 
     Raises:
@@ -51,7 +52,7 @@ def conv_tree(
     """
     topology = tree.topology
     states = leaf_states(tree)
-    uneven = irregularity(topology, feature_widths(states))
+    uneven = irregularity(topology, feature_widths(states, one_hot))
     if uneven:
         raise ValueError(f"shared weights need equally branched levels, but {uneven}")
     addresses, stacked = network_members(tree, members)
@@ -59,6 +60,6 @@ def conv_tree(
     return BlockNetwork(
         states=states, blocks=blocks, units=[units] * len(blocks), members=addresses, stacked=stacked,
         seed=seed, dense=False, shared=True,
-        bias=bias, normalize=normalize, norm=norm, weight_standardization=weight_standardization,
-        dtype=dtype, device=device,
+        one_hot=one_hot, bias=bias, normalize=normalize, norm=norm,
+        weight_standardization=weight_standardization, dtype=dtype, device=device,
     )  # fmt: skip

@@ -21,6 +21,7 @@ def mlp(
     layers: int | None = None,
     members: int | None = None,
     seed: int,
+    one_hot: bool = False,
     bias: bool = False,
     normalize: bool = False,
     norm: Normalization | None = None,
@@ -34,7 +35,7 @@ def mlp(
         tree: one tree or S trees; S trees make S networks with the trees' addresses.
         units: units of every layer, or a sequence with those of each layer, the lowest first.
         layers: L; by default the length of such a sequence, or the tree's depth.
-        members, seed, bias, normalize, norm, weight_standardization, dtype, device: as for
+        members, seed, one_hot, bias, normalize, norm, weight_standardization, dtype, device: as for
             `tree_network`.
 
     Raises:
@@ -63,6 +64,6 @@ def mlp(
     return BlockNetwork(
         states=leaf_states(tree), blocks=[1] * count, units=widths, members=addresses, stacked=stacked,
         seed=seed, dense=True,
-        bias=bias, normalize=normalize, norm=norm, weight_standardization=weight_standardization,
-        dtype=dtype, device=device,
+        one_hot=one_hot, bias=bias, normalize=normalize, norm=norm,
+        weight_standardization=weight_standardization, dtype=dtype, device=device,
     )  # fmt: skip

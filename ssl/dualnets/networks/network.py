@@ -9,6 +9,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from dualnets._checks import check_switch
 from hltm.sampling.philox import check_members
 from hltm.tree import LatentTree
 
@@ -16,12 +17,14 @@ from hltm.tree import LatentTree
 class Network(nn.Module, ABC):
     """S networks on the leaves of their trees; `dualnets.networks` describes the interface.
 
-    A leaf of two states is one bit, any other leaf is one-hot: one number per state, 1 for its state.
+    A leaf of two states is one bit, any other leaf is one-hot: one number per state, 1 for its state. A
+    one-hot leaf that has none of its states, since it is missing, is all zeros.
 
     Args:
         states: the number of states of each leaf.
         members: S addresses.
         stacked: whether public arrays have the S axis.
+        one_hot: whether leaves of two states are one-hot, too.
 
     Attributes:
         inputs: X, the number of leaves.
@@ -34,12 +37,15 @@ class Network(nn.Module, ABC):
     sizes: ClassVar[str] = "units"
     reads: ClassVar[str] = "leaves"
 
-    def __init__(self, *, states: Sequence[int], members: Sequence[int], stacked: bool) -> None:
+    def __init__(
+        self, *, states: Sequence[int], members: Sequence[int], stacked: bool, one_hot: bool = False
+    ) -> None:
         super().__init__()
+        self.one_hot = check_switch("one_hot", one_hot)
         self.members = tuple(members)
         self.stacked = stacked
         self.inputs = len(states)
-        widths = feature_widths(states)
+        widths = feature_widths(states, one_hot)
         self.features = sum(widths)
         self.constants: dict[str, Tensor] = {}
         if self.features > self.inputs:
@@ -70,6 +76,11 @@ class Network(nn.Module, ABC):
     def batch_dependent(self) -> bool:
         """Whether a sample's output in training depends on the other samples of its batch."""
         return False
+
+    @property
+    def reads_missing(self) -> bool:
+        """Whether it can read that a leaf of two states is missing; other leaves can always be."""
+        return self.one_hot
 
     @abstractmethod
     def forward(self, leaves: Tensor) -> Tensor:
@@ -109,9 +120,9 @@ class Network(nn.Module, ABC):
         return super()._apply(fn, recurse)
 
 
-def feature_widths(states: Sequence[int]) -> list[int]:
-    """The number of features of each leaf: 1 for a leaf of two states, K for one of K > 2."""
-    return [1 if count <= 2 else int(count) for count in states]
+def feature_widths(states: Sequence[int], one_hot: bool = False) -> list[int]:
+    """The number of features of each leaf: 1 for a leaf of two states, K for one of K > 2 or `one_hot`."""
+    return [1 if count <= 2 and not one_hot else int(count) for count in states]
 
 
 def leaf_states(tree: LatentTree) -> list[int]:

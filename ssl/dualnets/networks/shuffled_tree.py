@@ -21,6 +21,7 @@ def shuffled_tree(
     units: int,
     members: int | None = None,
     seed: int,
+    one_hot: bool = False,
     bias: bool = False,
     normalize: bool = False,
     norm: Normalization | None = None,
@@ -42,7 +43,7 @@ def shuffled_tree(
         units: per node of the network; no block belongs to a latent, so activations are those of
             whole layers.
         seed: of shuffles and initial weights.
-        members, bias, normalize, norm, weight_standardization, dtype, device: as for
+        members, one_hot, bias, normalize, norm, weight_standardization, dtype, device: as for
             `tree_network`.
 
     Raises:
@@ -60,8 +61,8 @@ def shuffled_tree(
     """
     network = tree_network(
         tree, units=units, topology=tree.topology, members=members, seed=seed,
-        bias=bias, normalize=normalize, norm=norm, weight_standardization=weight_standardization,
-        dtype=dtype, device=device,
+        one_hot=one_hot, bias=bias, normalize=normalize, norm=norm,
+        weight_standardization=weight_standardization, dtype=dtype, device=device,
     )  # fmt: skip
     order = shuffled_leaves(leaf_states(tree), seed=check_seed(seed), members=network.members)
     network.leaf_order = order.to(device)

@@ -20,6 +20,7 @@ def tree_network(
     topology: Topology | None = None,
     members: int | None = None,
     seed: int,
+    one_hot: bool = False,
     bias: bool = False,
     normalize: bool = False,
     norm: Normalization | None = None,
@@ -39,6 +40,8 @@ def tree_network(
             the tree's leaf x. Then no block belongs to a latent, so activations are of whole layers.
         members: for one tree only: this many networks on it, each on rows of its own.
         seed: of the initial weights, which have the distribution of torch.nn.Linear's.
+        one_hot: whether leaves of two states are one-hot, too, so that they can be missing: a missing leaf is
+            all zeros.
         bias: whether units have biases; without them the network is homogeneous, an assumption of
             the theorems (docs/theory.md, Section 1).
         normalize: whether the output is scaled to length 1.
@@ -73,12 +76,12 @@ def tree_network(
     check_whole("units", units, low=1)
     addresses, stacked = network_members(tree, members)
     states = leaf_states(tree)
-    widths = feature_widths(states)
+    widths = feature_widths(states, one_hot)
     blocks = [len(shape.at_level(level)) for level in range(1, shape.depth + 1)]
     return BlockNetwork(
         states=states, blocks=blocks, units=[units] * len(blocks), members=addresses, stacked=stacked,
         seed=seed, dense=topology is not None,
         wiring=wire(shape, widths, units) if irregularity(shape, widths) else None,
-        bias=bias, normalize=normalize, norm=norm, weight_standardization=weight_standardization,
-        dtype=dtype, device=device,
+        one_hot=one_hot, bias=bias, normalize=normalize, norm=norm,
+        weight_standardization=weight_standardization, dtype=dtype, device=device,
     )  # fmt: skip

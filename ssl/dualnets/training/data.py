@@ -20,8 +20,9 @@ from hltm.data.view_batches import check_kept, target_nodes
 from hltm.sampling.augment import Augmentation
 from hltm.sampling.kernels.on_device import draws_itself
 from hltm.sampling.kernels.request import DrawRequest
+from hltm.sampling.observed import flipped_leaves, missing_leaves
 from hltm.sampling.philox import Stream, uniform
-from hltm.sampling.sample import draw_states, missing_leaves
+from hltm.sampling.sample import draw_states
 from hltm.tree import LatentTree
 
 DRAWN_BYTES = 1 << 26  # of the leaves that are drawn in one call
@@ -157,14 +158,20 @@ class TreeRows(Rows):
         states = draw_states(self.trees.tables, request)
         targets = None if nodes is None else states[0][:, torch.from_numpy(nodes - first)]
         shown = [view[:, leaves - first :] for view in states]
+        rows = torch.arange(start, start + count, device=self.device)
+        where: Any = {"seed": self.seed, "stream": stream, "members": self.members}
+        flips = self.augment.flip_rates(topology)
+        if flips.any():  # view 0 is the samples themselves
+            shown = [
+                flipped_leaves(self.trees.tables, flips, leaves, rows=rows, view=number, **where)
+                if number
+                else leaves
+                for leaves, number in zip(shown, views, strict=True)
+            ]
         rates = self.augment.missing_rates(topology)
         if rates.any():
-            rows = torch.arange(start, start + count, device=self.device)
-            missing = partial(
-                missing_leaves, topology, rates, rows, seed=self.seed, stream=stream,
-                members=self.members,
-            )  # fmt: skip
-            shown = [  # view 0 is the samples themselves
+            missing = partial(missing_leaves, topology, rates, rows, **where)
+            shown = [
                 _without(view, missing(view=number)) if number else view
                 for view, number in zip(shown, views, strict=True)
             ]
@@ -183,34 +190,33 @@ def tree_rows(
 
     Raises:
         TypeError: something else than an augmentation of trees.
-        ValueError: trees that are not as many as members; an augmentation that does not fit the trees, or
-            that leaves out leaves where a network cannot read that.
+        ValueError: trees that are not as many as members; an augmentation that does not fit the trees.
     """
     check_kind("augment", augment, Augmentation, "hltm.keep_root()")
     if trees.members != members and len(trees.members) != 1:
         raise ValueError(f"{len(trees.members)} trees cannot train {len(members)} networks")
-    check_missing(trees, augment)
     augment.rates(trees)
     given |= {"source": trees, "members": members, "augment": augment}
     return FreshData(**given) if samples is None else FixedData(**given, samples=samples)
 
 
-def check_missing(trees: LatentTree, augment: Augmentation) -> None:
-    """Check that a network can read that a leaf is missing: one-hot, and then all zeros.
+def check_missing(trees: LatentTree, augment: Augmentation, networks: Sequence[Any]) -> None:
+    """Check that networks can read that a leaf is missing: as a token, or one-hot and then all zeros.
 
     Raises:
-        ValueError: a leaf of two states, which is read as one bit, or of so many states that none is left
-            to mark it as missing.
+        ValueError: a leaf of two states that a network reads as one bit, or of so many states that none is
+            left to mark it as missing.
     """
+    as_bits = not all(getattr(network, "reads_missing", False) for network in networks)
     rates, topology = augment.missing_rates(trees), trees.topology
     states = trees.tables.cardinality
     most = int(states.max())
-    for top in np.flatnonzero(rates):
+    for top in np.flatnonzero(rates.reshape(-1, len(topology)).any(0)):
         for v in topology.descendants(int(top)):
-            if v in topology.leaves and states[v] <= 2:
+            if as_bits and v in topology.leaves and states[v] <= 2:
                 raise ValueError(
-                    f"networks read a leaf of two states as one bit, which cannot be missing, but {augment} "
-                    "leaves some out"
+                    "networks read a leaf of two states as one bit, which cannot be missing, but "
+                    f"{augment} leaves some out: give dualnets.mlp or another network one_hot=True"
                 )
             if v in topology.leaves and states[v] == most and most in (1 << 8, 1 << 16):
                 raise ValueError(

@@ -13,20 +13,19 @@ from torch import Tensor
 
 from dualnets._checks import check_kind, check_network, check_switch, check_whole
 from dualnets.methods.protocol import Method, State, TrainContext
-from dualnets.methods.source import Source, check_shape
+from dualnets.methods.source import Source
 from dualnets.optim.optimizers import Optimizer
 from dualnets.training import ensemble
 from dualnets.training.checkpoint import Checkpoints
-from dualnets.training.data import tree_rows
 from dualnets.training.draw_ahead import drawn_ahead
 from dualnets.training.ensemble import Part
 from dualnets.training.fingerprint import fingerprint
-from dualnets.training.rows import Epochs, Rows
+from dualnets.training.rows import Epochs
+from dualnets.training.source_rows import rows_for
 from dualnets.training.state import Precision, TrainConfig, TrainState
 from dualnets.training.steps import compile_steps, train_steps
 from dualnets.training.threads import on_threads
 from hltm._paths import alone, local_path
-from hltm.sampling.philox import check_seed
 from hltm.tree import LatentTree
 
 STEPS_AT_ONCE = 64  # between two calls of `progress`, at most
@@ -130,24 +129,15 @@ def trajectory(
         samples = check_whole("samples", samples, low=1)
     check_switch("strict", strict)
     chosen = _chosen_steps(snapshots, steps)
-    members, device = tuple(network.members), next(network.parameters()).device
-    _check_precision(precision, device)
-    optimizer.check(len(members))
+    _check_precision(precision, next(network.parameters()).device)
+    optimizer.check(len(network.members))
     # 2. the data
-    make = partial(tree_rows, source) if isinstance(source, LatentTree) else source.rows
-    data: Rows = make(
-        members=members, augment=augment, batch=batch, seed=check_seed(seed),
-        stacked=network.stacked, device=device, samples=samples,
+    data = rows_for(
+        network, method, source, augment=augment, batch=batch, seed=seed, samples=samples, steps=steps
     )  # fmt: skip
-    if data.inputs != network.inputs:
-        raise ValueError(
-            f"the data have {data.inputs} {data.input_name}, the network reads {network.inputs}"
-        )
-    check_shape(network, source)
-    data.check(method.needs, steps)
     # 3. the method, and what fits the memory
     size = data.samples if isinstance(data, Epochs) else None
-    context = TrainContext(source, seed, steps, batch, size)
+    context = TrainContext(source, seed, steps, batch, size, augment)
     method.check(network, context)
     config = TrainConfig(method, optimizer, data, context, precision)
     at_once = ensemble.members_at_once(network, config, members_at_once)

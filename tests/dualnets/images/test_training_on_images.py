@@ -10,6 +10,7 @@ from dualnets import BYOL, BatchNorm, SimCLR, Supervised, TeacherStudent
 from dualnets.images import LabelledImages, load, parse_views
 from dualnets.images import rows as image_rows
 from dualnets.methods import discover
+from dualnets.methods._leaf_prediction import LeafPrediction
 from dualnets.networks.conv_net import conv_net
 from dualnets.networks.image_network import ImageNetwork
 from dualnets.training import ensemble, memory, steps, trajectory
@@ -45,7 +46,16 @@ def numbers(snapshot):
     return torch.cat([each.detach().flatten(1).double() for each in named if each.ndim > 1], dim=1)
 
 
-@pytest.mark.parametrize("name", sorted(discover()))
+OF_LEAVES = {name for name, kind in discover().items() if issubclass(kind, LeafPrediction)}
+
+
+@pytest.mark.parametrize("name", sorted(OF_LEAVES))
+def test_methods_that_predict_leaves_refuse_pictures(name):
+    with pytest.raises(ValueError, match="predicted from data of trees, got LabelledImages"):
+        train(discover()[name]())
+
+
+@pytest.mark.parametrize("name", sorted({*discover()} - OF_LEAVES))
 def test_every_method_trains_on_pictures(name):
     before = network(norm=BatchNorm())
     final = train(method_of(name), before)

@@ -104,7 +104,7 @@ def test_a_setting_without_effect_on_a_cell_leaves_it_as_it_is():
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        ({"target": ["random"]}, "method byol, and method is simclr"),
+        ({"target": ["random"]}, "method byol or latent-prediction, and method is simclr"),
         ({"readout": ["none"]}, "method teacher-student, and method is simclr"),
         ({"margin": [2.0]}, "loss triplet, and loss is infonce"),
         (

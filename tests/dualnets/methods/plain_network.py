@@ -9,6 +9,10 @@ A `plain_<name>.py` beside this file is the plain version of the method `<name>`
     AUGMENT, TREE                 left out: keep_root() and binary trees of depth 2, members 1, 2, 3
     LR                            learning rate; left out: 0.05
     STEPS                         how many steps are compared one by one; left out: 4
+    NETWORKS                      label -> function (trees, dtype, device) of the case's networks, of 4
+                                  outputs; cases behind the first are slow; left out: a `tree_network`
+    SLOW                          True where the method shares its code with another, so that promises that
+                                  hardly depend on the method are tested by slow tests; left out: False
 
 `state` is a member's, without the S axis, and `member` its address (not its place in the ensemble).
 `before` is the pair (f, state) as the loss saw it.
@@ -20,6 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
+from plain_transformer import PlainTransformer
 from torch import Tensor
 
 
@@ -28,7 +33,8 @@ class PlainBatch:
     """One member's data of a step."""
 
     views: list[Tensor]  # (B, X) each
-    negatives: list[Tensor] = field(default_factory=list)  # (B, X) each
+    # (B, X) each: the sample itself where it is needed, then negatives
+    negatives: list[Tensor] = field(default_factory=list)
     targets: Tensor | None = None  # (B, T)
     places: Tensor | None = None  # (B,)
 
@@ -68,12 +74,15 @@ class PlainNetwork:
         return hidden
 
 
-def plain_member(network, s: int, requires_grad: bool = False) -> PlainNetwork:
+def plain_member(network, s: int, requires_grad: bool = False) -> PlainNetwork | PlainTransformer:
     """Member number s of a stacked network, copied."""
     parameters = {
         name: p.detach()[s].clone().requires_grad_(requires_grad)
         for name, p in network.named_parameters()
     }
+    if hasattr(network, "positions"):
+        heads = network.blocks[0].heads
+        return PlainTransformer(parameters, network.states, network.causal, heads)
     return PlainNetwork(parameters, network.normalize)
 
 

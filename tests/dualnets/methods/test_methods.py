@@ -7,6 +7,7 @@ import importlib
 import inspect
 import subprocess
 import sys
+from functools import partialmethod
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ import hltm
 from dualnets.methods import discover, names
 from dualnets.methods.protocol import TrainContext, output_units
 from dualnets.networks.block_network import BlockNetwork
+from dualnets.networks.sequence_network import SequenceNetwork
 from dualnets.training.data import FixedData, FreshData
 from dualnets.training.steps import TrainConfig, train_steps_eager, trained_tensors
 
@@ -32,16 +34,25 @@ PLAIN = {
     if (path := HERE / f"plain_{name.replace('-', '_')}.py").exists()
 }
 CASES = [
-    pytest.param(name, label, id=f"{name}:{label}")
+    pytest.param(
+        name,
+        label,
+        id=f"{name}:{label}",
+        marks=[pytest.mark.slow] * (place > 0 and label in getattr(plain, "NETWORKS", ())),
+    )
     for name, plain in PLAIN.items()
-    for label in plain.CASES
+    for place, label in enumerate(plain.CASES)
 ]
 every_case = pytest.mark.parametrize(("name", "label"), CASES)
 # of promises that hardly depend on a method's options: the first case of each method, the others if asked for
 every_method = pytest.mark.parametrize(
     ("name", "label"),
     [
-        pytest.param(*case.values, id=case.id, marks=[pytest.mark.slow] * (place > 0))
+        pytest.param(
+            *case.values,
+            id=case.id,
+            marks=[pytest.mark.slow] * (place > 0 or getattr(PLAIN[name], "SLOW", False)),
+        )
         for name in PLAIN
         for place, case in enumerate(case for case in CASES if case.values[0] == name)
     ],
@@ -55,6 +66,7 @@ class Given:
         self.plain = PLAIN[name]
         self.method = self.plain.CASES[label]
         self.trees = getattr(self.plain, "TREE", TREES)
+        self.make = getattr(self.plain, "NETWORKS", {}).get(label)
         self.lr = getattr(self.plain, "LR", LR)
         self.settings = {
             "augment": getattr(self.plain, "AUGMENT", hltm.keep_root()),
@@ -66,6 +78,8 @@ class Given:
 
     def network(self, trees=None, dtype=torch.float64, device="cpu"):
         trees = self.trees if trees is None else trees
+        if self.make is not None:
+            return self.make(trees, dtype, device)
         return dualnets.tree_network(trees, units=4, bias=True, seed=1, dtype=dtype, device=device)
 
     def trajectory(self, network=None, trees=None, **changes):
@@ -343,18 +357,23 @@ def test_bfloat16_is_for_networks_and_neither_for_heads_nor_losses(
     given = Given(name, label)
     network, recipe, before = begun(given, device, "bfloat16")
     found = tensors_of(network, train_steps_eager(network, recipe, before, 0, 1))
-    own = BlockNetwork.forward
+    kind, calls = BlockNetwork, ("forward",)
+    if given.make is not None:
+        kind, calls = SequenceNetwork, ("positions", "activations")
 
-    def rounding(self, leaves):
+    def rounding(self, own, leaves):
         with torch.autocast(leaves.device.type, dtype=torch.bfloat16):
             output = own(self, leaves)
+        if isinstance(output, dict):
+            return {level: values.float() for level, values in output.items()}
         assert output.dtype in (torch.bfloat16, torch.float32)
         return output.float()
 
     plain_network, plain_recipe, plain_before = begun(given, device, "float32")
     initial = tensors_of(plain_network, plain_before)
     with monkeypatch.context() as patch:
-        patch.setattr(BlockNetwork, "forward", rounding)
+        for call in calls:
+            patch.setattr(kind, call, partialmethod(rounding, getattr(kind, call)))
         after = train_steps_eager(plain_network, plain_recipe, plain_before, 0, 1)
     expected = tensors_of(plain_network, after)
     assert [*found] == [*expected]

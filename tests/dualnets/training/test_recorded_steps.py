@@ -48,6 +48,9 @@ METHODS = {
     "barlow": dualnets.BarlowTwins(HEAD),
     "vicreg": dualnets.VICReg(HEAD),
     "supervised": dualnets.Supervised("latents"),
+    "masked": dualnets.MaskedPrediction(),
+    "denoising": dualnets.Denoising(),
+    "latent": dualnets.LatentPrediction(HEAD, PLAIN),
     "teacher": dualnets.TeacherStudent(
         dualnets.tree_network(hltm.symmetric_binary(depth=2, members=3, seed=0), units=2, seed=7),
         readout=dualnets.Head((2,), bias=False),
@@ -57,9 +60,13 @@ METHODS = {
 
 def setting(method, norm=None, optimizer=None, network=None, members=2):
     trees = hltm.symmetric_binary(depth=2, members=members, seed=0)
+    masked = isinstance(method, dualnets.MaskedPrediction)
     if network is None:
-        network = dualnets.tree_network(trees, units=3, seed=1, bias=True, norm=norm).train()
-    rows = (trees, trees.members, hltm.resample_leaves(0.0), 8, 2, True, torch.device("cpu"))
+        network = dualnets.tree_network(
+            trees, units=3, seed=1, bias=True, norm=norm, one_hot=masked
+        ).train()
+    augment = hltm.drop_leaves(0.5) if masked else hltm.resample_leaves(0.0)
+    rows = (trees, trees.members, augment, 8, 2, True, torch.device("cpu"))
     data = FixedData(*rows, samples=32) if method.needs.places else FreshData(*rows)
     context = TrainContext(trees, 2, 10, 8, 32 if method.needs.places else None)
     config = TrainConfig(method, optimizer or dualnets.AdamW(0.01), data, context)
@@ -77,7 +84,13 @@ def everything(network, state):
 
 
 @pytest.mark.parametrize("members", [pytest.param(1, marks=pytest.mark.slow), 3])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("denoising", "latent")))
+        for name in METHODS
+    ],
+)
 def test_recorded_steps_have_the_numbers_of_eager_ones(name, members):
     norm = dualnets.BatchNorm() if name in ("simclr", "moco") else None
     network, config, before = setting(METHODS[name], norm, members=members)

@@ -72,16 +72,18 @@ def test_the_sample_itself_stands_behind_its_views(make):
         assert passes[2].equal(base[:, here])
 
 
-def test_missing_leaves_are_those_of_the_views_and_read_as_zeros():
+def test_missing_and_flipped_leaves_are_those_of_the_views_and_missing_ones_read_as_zeros():
     trees = hltm.random_hierarchy(v=3, m=2, s=2, L=2, classes=3, members=2, seed=0)
-    augment = hltm.drop_subtrees(0.4, 1).then(hltm.drop_leaves(0.2))
+    augment = hltm.drop_subtrees(0.4, 1).then(hltm.drop_leaves(0.2)).then(hltm.flip_leaves(0.3))
     network = dualnets.tree_network(trees, units=3, seed=0)
     views = trees.views(trees.sample(4 * BATCH, seed=9), augment)
     batches = rows(FreshData, trees, augment=augment).batches(Needs(views=2, original=True), 0, 4)
     for step, batch in enumerate(batches):
         here = slice(step * BATCH, (step + 1) * BATCH)
         *seen, itself = batch.leaves.split(BATCH, dim=1)
-        assert itself.equal(trees.sample(4 * BATCH, seed=9).leaves[:, here])  # misses nothing
+        assert itself.equal(
+            trees.sample(4 * BATCH, seed=9).leaves[:, here]
+        )  # misses nothing, flips nothing
         for view, found in zip(views, seen, strict=True):
             shown = view.leaves[:, here]
             assert found.dtype == torch.uint8
@@ -101,7 +103,7 @@ def test_leaves_of_which_no_number_is_left_cannot_be_missing():
         hltm.Topology.balanced(1), [torch.ones(1, 2) / 2, *[torch.ones(1, 2, 256) / 256] * 2]
     )
     with pytest.raises(ValueError, match="leaves of 256 states, expected at most 255"):
-        training_data.check_missing(tree, hltm.drop_leaves(0.1))
+        training_data.check_missing(tree, hltm.drop_leaves(0.1), [])
 
 
 def test_every_sample_once_per_epoch_in_another_order_each():

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hltm.sampling.kernels.missing import missing
+from hltm.sampling.kernels.missing import missing, words
 from hltm.sampling.kernels.request import decision_limits
 from hltm.sampling.philox import MAX_ROWS, words_at
 
@@ -34,5 +34,6 @@ def test_it_equals_the_reference(rows, rates, seed, members, view, stream):
     found = missing(np.array(rows, dtype=np.int64), limits, nodes, **address)
     assert found.shape == (len(members), len(rates), len(rows))
     if rates and rows:
-        words = words_at(torch.tensor(rows), nodes=nodes, **address)
-        assert np.array_equal(found, words >= torch.from_numpy(limits)[:, None])
+        reference = words_at(torch.tensor(rows), nodes=nodes, **address)
+        assert np.array_equal(found, reference >= torch.from_numpy(limits)[:, None])
+        assert np.array_equal(words(np.array(rows), nodes, **address), reference)

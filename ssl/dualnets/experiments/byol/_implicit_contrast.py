@@ -162,7 +162,7 @@ def direction_rows(
 def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
     """Train one ensemble, and measure the directions of every snapshot with alignment and collapse."""
     method = settings.build_method()
-    if not isinstance(method, BYOL):
+    if type(method) is not BYOL:
         raise ValueError(f"implicit contrast is about method byol, got {settings.method!r}")
     also = functools.partial(
         direction_rows,

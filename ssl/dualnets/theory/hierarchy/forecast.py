@@ -83,7 +83,10 @@ def growth_direction(
     check_finite_weights(network)
     check_whole("samples", samples, low=2)
     draw = _evaluation_samples(network, trees, samples, seed)
-    pair = views(trees.tables, draw, augment.rates(trees), count=2, first_view=1)
+    pair = views(
+        trees.tables, draw, augment.rates(trees), flip_rates=augment.flip_rates(trees), count=2,
+        first_view=1,
+    )  # fmt: skip
     one, two = (network(view.leaves).double() for view in pair)
     axis = one.ndim - 2  # of the samples
     centred = one - one.mean(axis, keepdim=True)

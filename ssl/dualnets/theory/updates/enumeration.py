@@ -202,6 +202,8 @@ def enumerate_views(tree: LatentTree, augment: Augmentation) -> ViewTable:
     check_augmentation(augment)
     if augment.missing_rates(tree).any():
         raise ValueError(f"views must be whole samples, but {augment} makes leaves missing")
+    if augment.flip_rates(tree).any():
+        raise ValueError(f"views must be draws of the tree, but {augment} flips leaves")
     tables, rates = tree.tables, augment.rates(tree)
     leaves = list(tree.leaves)
     nodes = _deciding_nodes(tables, rates)
