@@ -23,7 +23,7 @@ STEPS = (0, 10, 100)
 
 def rows_of(settings, trees, columns, seed=0, **place):
     common = vars(settings) | {"cell": str(settings), "seed": seed} | place
-    return pd.DataFrame(columns | {"member": range(trees)}).assign(**common)
+    return pd.DataFrame(columns | {"member": range(trees)} | common)
 
 
 def untrained(order=1.0, trees=16, spread=0.005, references=REFERENCES, floor=0.0, seed=0):
