@@ -4,11 +4,10 @@ import itertools
 import json
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from judging import judge
-from made_up_variants import joined, seeded
+from made_up_variants import joined, seeded, stacked
 from tiny_runs import few_cells
 
 import dualnets
@@ -54,8 +53,7 @@ def trained(
                 "step": steps[-1], "level": 3, "node": "embedding", "metric": metric, "value": 0.8,
                 "initial": 0.8, "ceiling": np.nan,
             })  # fmt: skip
-    columns = {name: [np.broadcast_to(own[name], trees) for own in made] for name in made[0]}
-    return pd.DataFrame({name: np.concatenate(each) for name, each in columns.items()})
+    return stacked(made)
 
 
 def of_class(power, *, per_level=0.0, counts=(2, 3, 4), **options):
