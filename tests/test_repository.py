@@ -34,7 +34,7 @@ APART = {("theory", "training")}
 
 @functools.cache
 def imports(path: Path) -> tuple[set[str], set[str]]:
-    """Full names that a file imports from this project, anywhere in it: those it needs, those for checkers."""
+    """Full names that a file imports from this project: those that it needs, those for checkers."""
     needed, for_types = set(), set()
     waiting: list[tuple[ast.AST, set[str]]] = [(ast.parse(path.read_text()), needed)]
     while waiting:
@@ -85,21 +85,18 @@ def test_a_room_imports_only_from_rooms_before_it(package):
 def test_the_ssl_folder_does_not_shadow_pythons_own():
     assert not (ROOT / "ssl" / "__init__.py").exists()
     assert hasattr(ssl, "SSLContext")
-    code = "import ssl, dualnets; print(hasattr(ssl, 'SSLContext'))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "True"
 
 
-def test_importing_needs_neither_plots_nor_tables():
+def test_importing_needs_neither_plots_nor_tables_and_finds_pythons_own_ssl():
     code = (
         "import sys, hltm, dualnets; dualnets.train; dualnets.SimCLR; dualnets.run;"
         "print([m for m in ('pandas', 'matplotlib', 'seaborn', 'pyarrow', 'plotly', 'rich')"
-        " if m in sys.modules])"
+        " if m in sys.modules]); import ssl; print(hasattr(ssl, 'SSLContext'))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["[]", "True"]
 
 
 @pytest.mark.parametrize("package", ["hltm", "hltm.probe", "dualnets", "dualnets.theory"])

@@ -126,9 +126,7 @@ def run(tmp_path_factory):
     """A real run, small, with enough trees for a verdict."""
     out = tmp_path_factory.mktemp("runs")
     with drawn_once():
-        return dualnets.run(
-            "emergence", scale="smoke", out=out, steps=200, evaluation_samples=2048
-        )
+        return dualnets.run("emergence", scale="smoke", out=out, steps=200, evaluation_samples=2048)
 
 
 def test_latents_emerge_in_a_small_run(run):

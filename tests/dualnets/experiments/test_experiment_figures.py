@@ -24,6 +24,7 @@ OF_THEIR_OWN = ("augmentation", "depth_and_width", "hierarchy", "polarity", "sam
 DRAWN = (*OF_THEIR_OWN, "branching", "byol_batchnorm", "byol_reinit", "losses", "methods")
 ALSO = ("architecture", "byol_ablation", "byol_normalisation", "byol_predictor", "byol_target",
         "cardinality", "pair_weights", "supervised")  # fmt: skip
+EVERY = (*DRAWN, *ALSO)
 TREES = 2
 # settings that figures and rules use; each of the others would be a column that costs time
 USED = ("variant", "depth", "branching", "polarity_low", "polarity_high", "units", "states", "rules",

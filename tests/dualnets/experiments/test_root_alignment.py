@@ -53,7 +53,7 @@ def verdicts(table):
     [
         ({}, ("holds", "holds", "holds")),
         ({"by_units": 0.0}, ("fails", "holds", "holds")),
-        ({"by_units": -0.05}, ("fails", "holds", "holds")),
+        pytest.param({"by_units": -0.05}, ("fails", "holds", "holds"), marks=pytest.mark.slow),
         ({"by_low": 0.0}, ("holds", "fails", "holds")),
         # what training adds is the same share of less room in wide networks, then much less of it
         ({"by_units": 0.0, "closed": 0.0}, ("fails", "holds", "fails")),

@@ -192,9 +192,7 @@ def test_what_was_stored_before_a_setting_was_added_is_read_with_it(copied):
     assert again.verdicts == first.verdicts
 
 
-@pytest.mark.parametrize(
-    "name", ["residual", pytest.param("top_down", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("name", ["residual", pytest.param("top_down", marks=pytest.mark.slow)])
 def test_trees_of_several_seeds_are_kept_apart_by_every_experiment(name, tmp_path):
     with blank_figures(name):
         two = dualnets.run(name, scale="smoke", out=tmp_path, seed=[0, 1], members=2)
