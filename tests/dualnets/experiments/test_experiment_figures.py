@@ -21,9 +21,9 @@ BY_RATIO = ("cardinality", "hierarchy")
 OF_THEIR_OWN = ("augmentation", "depth_and_width", "hierarchy", "polarity", "samples",
                 "teacher_student", "use")  # fmt: skip
 # of the others those with the most rows, the longest names and a sweep
-DRAWN = (*OF_THEIR_OWN, "branching", "byol_batchnorm", "byol_reinit", "losses", "methods")
+DRAWN = (*OF_THEIR_OWN, "branching", "byol_batchnorm", "byol_reinit")
 ALSO = ("architecture", "byol_ablation", "byol_normalisation", "byol_predictor", "byol_target",
-        "cardinality", "pair_weights", "supervised")  # fmt: skip
+        "cardinality", "losses", "methods", "pair_weights", "supervised")  # fmt: skip
 EVERY = (*DRAWN, *ALSO)
 TREES = 2
 # settings that figures and rules use; each of the others would be a column that costs time

@@ -83,7 +83,7 @@ def test_runs_share_cells(copied, monkeypatch):
     assert run.table["units"].unique().tolist() == [2, 7]
 
 
-def test_an_interrupted_run_loses_one_cell_at_most(tmp_path, monkeypatch):
+def test_an_interrupted_run_loses_one_cell_at_most(tmp_path, stored, monkeypatch):
     code, calls = code_of("emergence"), []
     original = code.run_cell
 
@@ -101,8 +101,10 @@ def test_an_interrupted_run_loses_one_cell_at_most(tmp_path, monkeypatch):
         run = tiny_run(tmp_path)
     assert len(calls) == 3 + 2
     assert not run.reused
+    pd.testing.assert_frame_equal(run.table, stored[0].table)
 
 
+@pytest.mark.slow
 def test_a_killed_run_continues_where_it_was(tmp_path, stored, capsys):
     """kill -9 in the third cell, then the same command: the same values as never killed."""
     arguments = ["run", "emergence", "--scale=smoke", f"--out={tmp_path}", *FLAGS]
