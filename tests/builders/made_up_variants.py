@@ -40,27 +40,35 @@ def cell(variant, gain, *, trees=14, levels=(1, 2, 3), start=0.5, ceiling=0.9, n
     growth = np.array([gains.get(level, 0.0) for level, _ in places])
     growth = growth + rng.normal(0, noise, before.shape)
     spreads = spread + rng.normal(0, 0.001, trees)
+    # settings stand left of what was measured
+    left = {"cell": variant if name is None else name, **settings, "variant": variant}
+    of_latents = {
+        "member": np.repeat(np.arange(trees), len(places)),
+        "level": np.tile([level for level, _ in places], trees),
+        "node": np.tile([f"{level}.{at}" for level, at in places], trees),
+        "initial": before.ravel(), "ceiling": ceiling, "null": 0.03,
+    }  # fmt: skip
+    of_trees = {"member": np.arange(trees), "level": top, "node": "embedding"}
     parts = []
     for step in steps:
         share = np.log1p(step) / np.log1p(last)
-        parts.append(pd.DataFrame({
-            "member": np.repeat(np.arange(trees), len(places)), "step": step,
-            "level": np.tile([level for level, _ in places], trees),
-            "node": np.tile([f"{level}.{at}" for level, at in places], trees), "metric": metric,
-            "value": (before + share * growth).ravel(), "initial": before.ravel(), "ceiling": ceiling,
-            "null": 0.03,
-        }))  # fmt: skip
+        value = (before + share * growth).ravel()
+        parts.append(left | of_latents | {"step": step, "metric": metric, "value": value})
         for collapse, values in ((SPREAD, spreads if step == last else 0.5), (RANK, 3.0)):
-            parts.append(pd.DataFrame({
-                "member": np.arange(trees), "step": step, "level": top, "node": "embedding",
-                "metric": collapse, "value": values, "initial": values, "ceiling": np.nan,
-            }))  # fmt: skip
-    table = pd.concat(parts, ignore_index=True)
-    # settings stand left of what was measured
-    left = {"cell": variant if name is None else name, **settings, "variant": variant}
-    for at, (column, value) in enumerate(left.items()):
-        table.insert(at, column, value)
-    return table
+            own = {"step": step, "metric": collapse, "value": values, "initial": values}
+            parts.append(left | of_trees | own)
+    return stacked(parts)
+
+
+def stacked(parts):
+    """One table of blocks of rows: columns by name, of one length or a single value; without one, NaN."""
+    sizes = [max(map(np.size, part.values())) for part in parts]
+    names = dict.fromkeys(name for part in parts for name in part)
+    every = {
+        name: [np.broadcast_to(part.get(name, np.nan), n) for part, n in zip(parts, sizes, strict=True)]
+        for name in names
+    }  # fmt: skip
+    return pd.DataFrame({name: np.concatenate(columns) for name, columns in every.items()})
 
 
 def joined(*cells):
@@ -103,12 +111,14 @@ def made_up(name, ends, *, trees=12, noise=0.01, more=()):
         shift = (first - made["initial"]).fillna(0)
         made[["initial", "value"]] = made[["initial", "value"]].add(shift, axis=0)
         cells.append(made)
+        rows = []
         for metric, by_variant in more:
             for step in (0, 10):
                 value = by_variant.get(variant, 0.0)
                 values = value + bool(value) * rng.normal(0, noise, trees)
-                cells.append(pd.DataFrame({
+                rows.append({
                     "cell": str(at), "steps": steps, "variant": variant, "member": np.arange(trees),
                     "step": step, "level": 2, "node": "network", "metric": metric, "value": values,
-                }))  # fmt: skip
+                })  # fmt: skip
+        cells += [stacked(rows)] if rows else []
     return joined(*cells)

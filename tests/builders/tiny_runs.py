@@ -39,6 +39,20 @@ def blank_figures(name: str):
         yield
 
 
+@contextlib.contextmanager
+def drawn_once():
+    """Let runs write their figures as SVG alone, in half of the time."""
+    from dualnets.lab.report import style
+
+    def save(figure, stem):
+        with style.house_style():
+            figure.savefig(f"{stem}.svg")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(style, "save", save)
+        yield
+
+
 def few_cells(experiment, keep, **changes):
     """The table of those cells of the smoke scale whose settings are kept, small, and these settings."""
     small = {"members": 3, "snapshots": 2, "evaluation_samples": 512, "batch": 16} | changes

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tiny_runs import drawn_once
 
 import dualnets
 import hltm
@@ -131,15 +132,15 @@ def test_winners_are_those_of_the_last_step_and_must_have_settled():
 
 
 def test_a_small_run(tmp_path):
-    run = dualnets.run(
-        "amplification", scale="smoke", out=tmp_path, steps=20, snapshots=3, evaluation_samples=512
-    )
+    small = {"steps": 20, "snapshots": 3, "evaluation_samples": 512}
+    with drawn_once():
+        run = dualnets.run("amplification", scale="smoke", out=tmp_path, **small)
     kinds = run.table.groupby("normalize")["kind"].unique()
     assert set(kinds[False]) == {"direction", "unit"}
     assert set(kinds[True]) == {"unit"}
     units = run.table[run.table["kind"] == "unit"]
     assert set(units["step"]) == {10, 20}
     assert units["value"].between(0, 1).all()
-    assert (run.folder / "amplification.png").exists()
+    assert (run.folder / "amplification.svg").exists()
     with pytest.raises(ValueError, match="keep-root"):
         Settings(augment="resample-leaves:0.3")

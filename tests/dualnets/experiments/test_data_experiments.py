@@ -140,7 +140,13 @@ FEW = {  # at least two variants of each, both kinds where there are two
 }
 
 
-@pytest.fixture(scope="module", params=FEW)
+SWEEPS = ("branching", "depth_and_width")  # made as `polarity` is
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[pytest.mark.slow] * (name in SWEEPS)) for name in FEW],
+)
 def small(request):
     """A few small cells of an experiment, as one table."""
     experiment, names = load(request.param), FEW[request.param]

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from judging import judge
+from tiny_runs import drawn_once
 
 import dualnets
 from dualnets import experiments
@@ -123,13 +124,9 @@ def test_trees_of_several_seeds_are_judged_together():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A real run, small, with enough trees for a verdict."""
-    return dualnets.run(
-        "emergence",
-        scale="smoke",
-        out=tmp_path_factory.mktemp("runs"),
-        steps=200,
-        evaluation_samples=2048,
-    )
+    out = tmp_path_factory.mktemp("runs")
+    with drawn_once():
+        return dualnets.run("emergence", scale="smoke", out=out, steps=200, evaluation_samples=2048)
 
 
 def test_latents_emerge_in_a_small_run(run):

@@ -20,11 +20,11 @@ BY_RATIO = ("cardinality", "hierarchy")
 # those with a figure of another kind than a row per variant
 OF_THEIR_OWN = ("augmentation", "depth_and_width", "hierarchy", "polarity", "samples",
                 "teacher_student", "use")  # fmt: skip
-DRAWN = (
-    *OF_THEIR_OWN, "architecture", "branching", "byol_ablation", "byol_batchnorm",
-    "byol_normalisation", "byol_predictor", "byol_reinit", "byol_target", "cardinality", "losses",
-    "methods", "pair_weights", "supervised",
-)  # fmt: skip
+# of the others those with the most rows, the longest names and a sweep
+DRAWN = (*OF_THEIR_OWN, "branching", "byol_batchnorm", "byol_reinit")
+ALSO = ("architecture", "byol_ablation", "byol_normalisation", "byol_predictor", "byol_target",
+        "cardinality", "losses", "methods", "pair_weights", "supervised")  # fmt: skip
+EVERY = (*DRAWN, *ALSO)
 TREES = 2
 # settings that figures and rules use; each of the others would be a column that costs time
 USED = ("variant", "depth", "branching", "polarity_low", "polarity_high", "units", "states", "rules",
@@ -133,6 +133,7 @@ def troubles(figure, monkeypatch):
     [
         *((name, False) for name in DRAWN),
         ("losses", True),
+        *(pytest.param(name, False, marks=pytest.mark.slow) for name in ALSO),
         *(pytest.param(name, True, marks=pytest.mark.slow) for name in OF_THEIR_OWN),
     ],
 )

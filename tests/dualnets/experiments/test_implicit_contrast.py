@@ -146,7 +146,9 @@ def table(early, ends=None, metric="cosine", **changes):
     return made_up("implicit_contrast", found | (ends or {}), more=more, **changes)
 
 
-@pytest.mark.parametrize(("claim", "metric"), [(0, "cosine"), (1, "term_along")])
+@pytest.mark.parametrize(
+    ("claim", "metric"), [(0, "cosine"), pytest.param(1, "term_along", marks=pytest.mark.slow)]
+)
 def test_the_rules(claim, metric):
     right = dict.fromkeys(AHEAD, 0.5)
     found = judge(EXPERIMENT, table(right, metric=metric), claim)
@@ -165,6 +167,12 @@ def test_the_rules(claim, metric):
         assert (found.verdict, reason in found.reason) == (verdict, True), found.reason
     # the other claim reads other numbers
     assert judge(EXPERIMENT, table(right, metric=metric), 1 - claim).verdict == "open"
+
+
+def test_the_second_rule_is_about_the_term():
+    for early, verdict in ((0.5, "holds"), (-0.5, "fails")):
+        found = judge(EXPERIMENT, table(dict.fromkeys(AHEAD, early), metric="term_along"), 1)
+        assert (found.verdict, found.n) == (verdict, 12)
 
 
 def test_a_variant_that_was_not_run_and_trees_of_two_seeds():

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from judging import judge
+from tiny_runs import drawn_once
 
 import dualnets
 import hltm
@@ -120,7 +121,8 @@ def test_what_has_no_such_operator_is_refused(changed, message):
 
 
 def test_a_small_run(tmp_path):
-    run = dualnets.run("operator_norm", scale="smoke", out=tmp_path, steps=10)
+    with drawn_once():
+        run = dualnets.run("operator_norm", scale="smoke", out=tmp_path, steps=10)
     table = run.table
     assert (table["value"] >= 0).all()  # 0 where all units of a block are dead
     assert table[table["step"] == 0]["value"].equals(table[table["step"] == 0]["initial"])

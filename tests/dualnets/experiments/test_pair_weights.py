@@ -3,8 +3,8 @@
 import pytest
 from judging import judge
 from made_up_variants import cell, joined
+from tiny_runs import few_cells
 
-import dualnets
 from dualnets.experiments import load
 from dualnets.experiments.objectives.pair_weights import LESS, MORE, SAMPLES, VIEWS
 
@@ -55,11 +55,11 @@ def test_only_what_a_claim_is_about_must_be_flat():
     ]  # fmt: skip
 
 
-def test_a_small_run(tmp_path):
-    run = dualnets.run("pair_weights", scale="smoke", out=tmp_path, steps=5, members=2)
-    settings = run.table.drop_duplicates("variant").set_index("variant")
+def test_small_cells():
+    table, _ = few_cells(load("pair_weights"), lambda own: True, members=2, steps=5)
+    settings = table.drop_duplicates("variant").set_index("variant")
     assert settings.loc[MORE, ["loss", "weights_from", "intra_pair"]].tolist() == [
         "covariance", "samples", 0.5,
     ]  # fmt: skip
-    last = run.table[(run.table["metric"] == "correlation") & (run.table["step"] == 5)]
+    last = table[(table["metric"] == "correlation") & (table["step"] == 5)]
     assert last.groupby("variant")["value"].mean().nunique() == 8

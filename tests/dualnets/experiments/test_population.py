@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from judging import judge
+from tiny_runs import drawn_once
 
 import dualnets
 import hltm
@@ -146,7 +147,8 @@ def test_deeper_trees_are_probed_on_samples(monkeypatch):
 
 
 def test_a_small_run(tmp_path):
-    run = dualnets.run("population", scale="smoke", out=tmp_path, steps=30)
+    with drawn_once():
+        run = dualnets.run("population", scale="smoke", out=tmp_path, steps=30)
     assert [verdict.name for verdict in run.verdicts] == ["bias", "noise"]
     assert set(run.table["step"]) >= {0, 15, 30}  # half of the updates, for the plateau
     ends = population.by_tree(run.table)
@@ -156,6 +158,6 @@ def test_a_small_run(tmp_path):
     per_tree = starts.groupby(["member", "level", "latent"])["value"]
     assert (per_tree.max() - per_tree.min()).max() < 1e-7  # the same networks, whatever the batch
     assert (run.table["value"] <= run.table["ceiling"] + 1e-6).all()
-    assert (run.folder / "population.png").exists()
+    assert (run.folder / "population.svg").exists()
     with pytest.raises(ValueError, match="0 for the infinite one, got 1"):
         population.Settings(batch=1)

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from judging import judge
+from tiny_runs import drawn_once
 
 import dualnets
 from dualnets import experiments
@@ -23,7 +24,7 @@ STEPS = (0, 10, 100)
 
 def rows_of(settings, trees, columns, seed=0, **place):
     common = vars(settings) | {"cell": str(settings), "seed": seed} | place
-    return pd.DataFrame(columns | {"member": range(trees)}).assign(**common)
+    return pd.DataFrame(columns | {"member": range(trees)} | common)
 
 
 def untrained(order=1.0, trees=16, spread=0.005, references=REFERENCES, floor=0.0, seed=0):
@@ -187,8 +188,9 @@ def test_zero_updates_have_no_direction():
 
 
 def test_a_run_leaves_figure_and_page(tmp_path):
-    run = dualnets.run("residual", scale="smoke", out=tmp_path, device="cpu")
-    assert (run.folder / "residual.png").exists()
+    with drawn_once():
+        run = dualnets.run("residual", scale="smoke", out=tmp_path, device="cpu")
+    assert (run.folder / "residual.svg").exists()
     assert [verdict.name for verdict in run.verdicts] == ["rate", "guide"]
     assert all(verdict.verdict == "open" for verdict in run.verdicts)
     for _, cell in run.table.groupby("cell"):

@@ -1,7 +1,7 @@
 """A run of some variants alone: every rule, figure and short table of an ablation bears it."""
 
 import pytest
-from test_experiment_figures import DRAWN, made_up
+from test_experiment_figures import EVERY, made_up
 
 from dualnets import experiments
 
@@ -9,8 +9,8 @@ from dualnets import experiments
 NOT_JUDGED = ("augmentation", "samples")
 
 
-@pytest.mark.parametrize("name", sorted({*DRAWN} - {*NOT_JUDGED}))
-@pytest.mark.parametrize("at", [0, -1])
+@pytest.mark.parametrize("name", sorted({*EVERY} - {*NOT_JUDGED}))
+@pytest.mark.parametrize("at", [0, pytest.param(-1, marks=pytest.mark.slow)])
 def test_one_variant_alone_is_judged_open(name, at):
     experiment, table = experiments.load(name), made_up(name, alike=False)
     alone = table[table["variant"] == table["variant"].unique()[at]]
@@ -20,7 +20,7 @@ def test_one_variant_alone_is_judged_open(name, at):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(DRAWN))
+@pytest.mark.parametrize("name", sorted(EVERY))
 def test_one_variant_alone_is_drawn(name):
     experiment, table = experiments.load(name), made_up(name, alike=False)
     for variant in table["variant"].unique()[::4]:

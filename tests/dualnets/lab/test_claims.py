@@ -42,10 +42,19 @@ FOUND = claims.ClaimResult(
 
 @pytest.fixture(scope="module", autouse=True)
 def small_default():
-    """The default scale of one experiment is as small as its smoke scale."""
+    """The default scale of one experiment is half its smoke scale; names of runs are made once."""
     experiment = experiments.load("depth_and_width")
-    grids = {**experiment.grids, "default": experiment.grids["smoke"]}
+    grids = {**experiment.grids, "default": experiment.grids["smoke"][:2]}
+    found = {}
+
+    def name_of(experiment, *given, **changes):
+        key = (experiment.name, given, str(changes))
+        if key not in found:
+            found[key] = run_name(experiment, *given, **changes)
+        return found[key]
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(claims, "run_name", name_of)
         small = dataclasses.replace(experiment, grids=grids)
         patch.setattr(sys.modules[experiment.module], "EXPERIMENT", small)
         yield

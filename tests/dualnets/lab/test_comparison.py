@@ -100,7 +100,11 @@ def test_metrics_of_the_two_ends_come_last(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "only", [["simple"], ["simple", "triplet", "ntxent", "batchwise", "spectral"]]
+    "only",
+    [
+        pytest.param(["simple"], marks=pytest.mark.slow),
+        ["simple", "triplet", "ntxent", "batchwise", "spectral"],
+    ],
 )
 def test_the_figure_has_a_panel_per_metric_and_group_with_both_curves(tmp_path, only):
     a, b = runs(tmp_path, {"only": only}, {"only": only, "lr": [0.5], "value": 5.0})

@@ -114,7 +114,7 @@ def test_settings_of_earlier_versions_are_shown_as_they_are_called_today():
     assert rebuilt(experiment, {"units": "many"}) is None
 
 
-@pytest.mark.parametrize("scale", ["smoke", "default"])
+@pytest.mark.parametrize("scale", [pytest.param("smoke", marks=pytest.mark.slow), "default"])
 def test_no_experiment_shows_a_sentinel(scale):
     for name in experiments.names():
         experiment = experiments.load(name)

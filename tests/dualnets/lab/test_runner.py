@@ -77,7 +77,7 @@ def test_runs_share_cells(copied_run, monkeypatch):
     assert run.table["units"].unique().tolist() == [2, 7]
 
 
-def test_an_interrupted_run_loses_one_cell_at_most(tmp_path, monkeypatch):
+def test_an_interrupted_run_loses_one_cell_at_most(tmp_path, stored, monkeypatch):
     code, calls = code_of("emergence"), []
     original = code.run_cell
 
@@ -95,8 +95,10 @@ def test_an_interrupted_run_loses_one_cell_at_most(tmp_path, monkeypatch):
         run = tiny_run(tmp_path)
     assert len(calls) == 3 + 2
     assert not run.reused
+    pd.testing.assert_frame_equal(run.table, stored[0].table)
 
 
+@pytest.mark.slow
 def test_a_killed_run_continues_where_it_was(tmp_path, stored, capsys):
     """kill -9 in the third cell, then the same command: the same values as never killed."""
     arguments = ["run", "emergence", "--scale=smoke", f"--out={tmp_path}", *FLAGS]
@@ -187,7 +189,7 @@ def test_what_was_stored_before_a_setting_was_added_is_read_with_it(copied_run):
     assert again.verdicts == first.verdicts
 
 
-@pytest.mark.parametrize("name", ["residual", "top_down"])
+@pytest.mark.parametrize("name", ["residual", pytest.param("top_down", marks=pytest.mark.slow)])
 def test_trees_of_several_seeds_are_kept_apart_by_every_experiment(name, tmp_path):
     with blank_figures(name):
         two = dualnets.run(name, scale="smoke", out=tmp_path, seed=[0, 1], members=2)

@@ -113,7 +113,7 @@ def test_the_law_of_a_fresh_layer():
     assert gap[0] > 0.03
 
 
-@pytest.mark.parametrize("level", [1, 2, 3])
+@pytest.mark.parametrize("level", [1, 3, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_simulated_best_is_what_order_statistics_predict(level):
     """Mean and law of the best of n, latent by latent; the wrong n and the wrong inputs are noticed."""
     trees, network = trees_and_network()

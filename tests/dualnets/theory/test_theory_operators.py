@@ -221,7 +221,7 @@ def slow_pairwise(network, given, layer, loss):
 
 @pytest.mark.parametrize("loss", [InfoNCE(0.2), Triplet(0.3, 0.2)], ids=repr)
 def test_theorem_4_operators_against_every_tuple(loss):
-    one = hltm.symmetric_binary(depth=1, branching=3, polarity=(0.5, 0.9), seed=0)
+    one = hltm.symmetric_binary(depth=1, polarity=(0.5, 0.9), seed=0)
     network = dualnets.mlp(one, units=3, layers=2, seed=1, dtype=torch.float64)
     augmentation = hltm.keep_root() if isinstance(loss, InfoNCE) else hltm.resample_leaves(0.3)
     for given in [data(one, augmentation)]:

@@ -48,8 +48,15 @@ def test_theorem_1_is_autograds_gradient_of_a_pair(branches):
                 assert relative(other, expected) > 1e-2  # wrong pairs
 
 
-@pytest.mark.parametrize("loss", LOSSES, ids=repr)
-@pytest.mark.parametrize("augmentation", [hltm.keep_root(), hltm.resample_leaves(0.4)], ids=str)
+@pytest.mark.parametrize(
+    ("loss", "augmentation"),
+    [
+        *((loss, hltm.resample_leaves(0.4)) for loss in LOSSES),
+        (LOSSES[0], hltm.keep_root()),
+        *(pytest.param(loss, hltm.keep_root(), marks=pytest.mark.slow) for loss in LOSSES[1:]),
+    ],
+    ids=str,
+)
 def test_the_populations_update_is_the_predicted_one(loss, augmentation):
     depth, branching = (2, 2) if loss.negatives == 1 else (1, 3)  # X^(2 + H) terms
     trees = tree(depth, branching, members=2)
@@ -173,8 +180,15 @@ def test_theorem_3_an_estimate_is_autograds_of_the_covariance_of_two_views(branc
         assert relative(other.value, expected.mean(0)) > 1e-2  # other samples
 
 
-@pytest.mark.parametrize("loss", [Simple(), InfoNCE(0.2)], ids=repr)
-@pytest.mark.parametrize("update", [predicted_update, actual_update])
+@pytest.mark.parametrize(
+    ("update", "loss"),
+    [
+        (predicted_update, InfoNCE(0.2)),
+        (actual_update, InfoNCE(0.2)),
+        pytest.param(predicted_update, Simple(), marks=pytest.mark.slow),
+        pytest.param(actual_update, Simple(), marks=pytest.mark.slow),
+    ],
+)
 def test_estimates_lie_within_their_errors_of_the_population(loss, update):
     one = tree(2)
     (_, network) = networks(one)
