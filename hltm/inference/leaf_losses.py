@@ -1,0 +1,197 @@
+"""The cross-entropy of missing, next or noisy leaves under the posterior of their tree or of another.
+
+Given what it sees, y, no predictor q of a leaf x does better in expectation than the posterior p, as
+
+    E[-log q(x | y)] = E[H(p(. | y), q(. | y))] >= E[H(p(. | y))],   H(p, q) = -sum over x of p log q.
+
+The loss of a given predictor, another tree such as a filtered one, is the left side, and the Bayes loss
+its least value, where q = p. In either, the sum over the leaf's states is done exactly for every y. The
+mean over y is exact where there are few y, and else over samples: of the patterns y themselves, not of
+x, which is a conditional expectation and so has a smaller variance than -log q(x | y).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hltm.inference.ceiling import MAX_EXACT
+from hltm.inference.denoise import corrupt, noisy_evidence
+from hltm.inference.evidence import Evidence
+from hltm.inference.masks import (
+    every_mask,
+    missing_probability,
+    patterns,
+    seen_patterns,
+    visible_states,
+)
+from hltm.inference.noise import Flips, Masking, Noise, leaf_states
+from hltm.inference.posterior import Posterior, posterior
+from hltm.model.states import MISSING
+from hltm.model.tables import Tables
+from hltm.sampling.philox import Stream
+from hltm.sampling.sample import missing_leaves, sample
+
+HELD = 1 << 22  # posterior probabilities that are computed at a time
+
+
+class Pair(NamedTuple):
+    """A tree that makes the leaves, the one that predicts them, and the address of its samples."""
+
+    tables: Tables
+    predictor: Tables
+    member: int
+    seed: int
+    samples: int
+
+
+def next_leaf(pair: Pair, order: np.ndarray, context: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """`(X,)` losses of every leaf given those before it in an order, and their standard errors.
+
+    Exact at every place whose context has at most 2^16 joint states.
+
+    Args:
+        order: `(X,)` places of the leaves among the leaves.
+        context: how many leaves before it are seen; None for all.
+    """
+    states = pair.tables.cardinality[pair.tables.topology.leaves.start :]
+    value, error = np.zeros((2, len(order)))
+    drawn = None
+    for i, x in enumerate(order):
+        seen = order[max(i - context, 0) if context is not None else 0 : i]
+        node = np.array([x + pair.tables.topology.leaves.start])
+        if np.log2(states[seen]).sum() <= np.log2(MAX_EXACT) + 1e-9:
+            entropy, probability = _entropies(pair, node, visible_states(states, seen).T[None])
+            value[i] = (entropy[0] * probability).sum()
+            continue
+        drawn = _leaves(pair) if drawn is None else drawn
+        shown = torch.full_like(drawn, MISSING)
+        shown[:, seen] = drawn[:, seen]
+        each = _by_chunks(pair, shown, node)[0]
+        value[i], error[i] = each.mean(), each.std(ddof=1) / len(each) ** 0.5
+    return value, error
+
+
+def missing(pair: Pair, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`()` loss of a missing leaf given the others that are not, and its standard error.
+
+    E[sum of losses of missing leaves] / E[number of missing leaves]: the mean over all missing leaves
+    of many samples, in which a sample counts by how many it misses. Exact where at most 2^16 patterns
+    of leaves can be seen. Else, the number of missing leaves of a sample, whose expectation is known
+    exactly, is a control variate of the sum.
+
+    Args:
+        rates: `(V,)` the probability that each node is missing.
+    """
+    topology = pair.tables.topology
+    expected = missing_probability(topology, rates)
+    at = np.flatnonzero(expected > 0)
+    nodes = at + topology.leaves.start
+    masks = every_mask(topology, rates)
+    if masks is not None and patterns(pair.tables, masks) <= MAX_EXACT:
+        total = 0.0
+        for leaves, weight in seen_patterns(pair.tables, masks, _chunk(pair, len(nodes))):
+            entropy, probability = _entropies(pair, nodes, leaves)
+            hidden = (leaves[0, at] == MISSING).numpy()
+            total += float((np.where(hidden, entropy, 0).sum(0) * probability * weight).sum())
+        return np.array(total / expected.sum()), np.zeros(())
+    gone = missing_leaves(
+        topology, rates, torch.arange(pair.samples), seed=pair.seed, stream=Stream.CEILING,
+        members=[pair.member], view=1,
+    )  # fmt: skip
+    leaves = _leaves(pair).masked_fill(gone, MISSING)
+    each = np.where(gone[0, at].numpy(), _by_chunks(pair, leaves, nodes), 0).sum(0)
+    number = gone[0].sum(0).numpy() - expected.sum()
+    spread = (number - number.mean()) @ number
+    slope = (each - each.mean()) @ number / spread if spread > 0 and np.isfinite(each).all() else 0
+    each = (each - slope * number) / expected.sum()
+    return each.mean(), each.std(ddof=1) / len(each) ** 0.5
+
+
+def noisy(pair: Pair, noise: Noise, levels: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """`(T,)` losses of a leaf given all noisy leaves, at each level, and their standard errors.
+
+    Exact for `Masking` and `Flips` where at most 2^16 patterns of noisy leaves can be seen; `Gaussian`
+    noise is sampled, at all levels with the same leaves and the same random numbers.
+    """
+    found = np.array([_noisy(pair, noise, level) for level in levels])
+    return found[:, 0], found[:, 1]
+
+
+def _noisy(pair: Pair, noise: Noise, level: float) -> tuple[float, float]:
+    topology = pair.tables.topology
+    nodes = np.asarray(topology.leaves)
+    states = pair.tables.cardinality[nodes]
+    if isinstance(noise, Masking):  # leaves that are seen cost nothing
+        if level == 0:
+            return 0.0, 0.0
+        rates = np.where(np.arange(len(topology)) >= nodes[0], level, 0.0)
+        value, error = missing(pair, rates)
+        return level * float(value), level * float(error)
+    if isinstance(noise, Flips) and np.log2(states).sum() <= np.log2(MAX_EXACT) + 1e-9:
+        every = visible_states(states, np.arange(len(states)))[None]
+        total = 0.0
+        for seen in every.split(_chunk(pair, len(nodes)), dim=1):
+            entropy, probability = _entropies(pair, nodes, seen, noise, level)
+            total += float((entropy.mean(0) * probability).sum())
+        return total, 0.0
+    clean, each = _leaves(pair).transpose(1, 2), []
+    step = _chunk(pair, len(nodes))
+    for start in range(0, pair.samples, step):
+        seen = corrupt(
+            pair.tables, [pair.member], clean[:, start : start + step], noise, level,
+            seed=pair.seed, start=start,
+        )  # fmt: skip
+        entropy, _ = _entropies(pair, nodes, seen, noise, level)
+        each.append(entropy.mean(0))
+    mean = np.concatenate(each)
+    return mean.mean(), mean.std(ddof=1) / len(mean) ** 0.5
+
+
+def _entropies(
+    pair: Pair, nodes: np.ndarray, seen: Tensor, noise: Noise | None = None, level: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """`(V, B)` H(p(. | y), q(. | y)) of leaves, 0 where y cannot occur, and `(B,)` P(y).
+
+    What the predictor says of a leaf where it holds y impossible, or of a state where it has
+    probability 0 although the state can occur, costs infinity.
+
+    Args:
+        seen: y, `(1, X, B)` leaves, -1 where missing, or with noise what `corrupt` makes, batch-first.
+    """
+
+    def answer(tables: Tables) -> Posterior:
+        known = noisy_evidence(tables, seen, noise, level) if noise else Evidence(seen, {})
+        own = nodes - pair.tables.topology.leaves.start + tables.topology.leaves.start
+        return posterior(tables, known.leaves_SXB, own, likelihoods=known.likelihoods)
+
+    found = answer(pair.tables)
+    p = q = found.marginals[0].nan_to_num(0)
+    if pair.predictor is not pair.tables:
+        q = answer(pair.predictor).marginals[0].nan_to_num(0)
+    entropy = -torch.where(p > 0, p * q.log(), 0).sum(1)
+    return entropy.numpy(), found.log_evidence[0].exp().numpy()
+
+
+def _by_chunks(pair: Pair, leaves: Tensor, nodes: np.ndarray) -> np.ndarray:
+    """`(V, B)` H(p, q) of leaves given `(1, X, B)` others, in pieces that bound memory."""
+    parts = leaves.split(_chunk(pair, len(nodes)), dim=-1)
+    return np.concatenate([_entropies(pair, nodes, part)[0] for part in parts], axis=1)
+
+
+def _leaves(pair: Pair) -> Tensor:
+    """`(1, X, B)` int64 leaves of samples of the tree."""
+    draw = sample(
+        pair.tables, [pair.member], pair.samples, seed=pair.seed, stream=Stream.CEILING,
+        first=pair.tables.topology.leaves.start,
+    )  # fmt: skip
+    return draw.states_SVB.to(torch.int64)
+
+
+def _chunk(pair: Pair, nodes: int) -> int:
+    """How many rows to compute at a time."""
+    return max(HELD // (nodes * int(leaf_states(pair.tables).max())), 256)
