@@ -506,7 +506,7 @@ class LatentTree:
         Of every leaf given those before it in an `order`; or of leaves missing under a `mask`, an
         augmentation or nodes; or of leaves given all noisy ones. With a `predictor`, another tree over the
         same leaves, it is the loss of that tree's posterior on the data of this one. Exact where what is
-        seen has at most 2^16 patterns, otherwise with a standard error: see
+        seen has few patterns, otherwise with a standard error: see
         `hltm.inference.bayes_loss.bayes_loss`.
 
         Example:

@@ -57,18 +57,22 @@ def bayes_loss(
 ) -> BayesLoss:
     """The loss of next leaves in an order, of missing leaves or of noisy ones: `(S, ...)`.
 
-    A predictor sees y, and the loss of a leaf x is the mean of -log q(x | y). Exact where y has at most
-    2^16 patterns, at each place of an order on its own; otherwise estimated from samples.
+    A predictor sees y, and the loss of a leaf x is the mean of -log q(x | y). Exact where there are at
+    most 2^16 patterns y (of a mask 2^18, those of all masks together), at each place of an order on its
+    own; in trees with probabilities of 0 only patterns that can occur count. Otherwise it is estimated
+    from samples.
 
     - An *order* predicts every leaf from those before it, or from the `context` nearest of them.
     - A *mask* predicts every missing leaf from all leaves that are not missing: the sum over missing
       leaves, in expectation, over their expected number. A missing leaf never sees itself.
     - *Noise* predicts every leaf from all noisy leaves, its own noisy state included; mean over leaves.
 
-    With a *predictor* q, the leaves are this tree's and q is the predictor's posterior. So two losses
-    belong to a filtered tree: `tree.filtered(l).bayes_loss()`, the Bayes loss on its own data, and
-    `tree.bayes_loss(predictor=tree.filtered(l))`, the loss of a model on this tree's data that has learnt
-    the correlations up to level l and no others. The second falls with l to the Bayes loss of the tree.
+    With a *predictor* q, the leaves are this tree's and q is the predictor's posterior. With a filtered
+    tree it is the loss of a model that has learnt the correlations up to level l and no others:
+    `tree.bayes_loss(predictor=tree.filtered(l))`. It is the same number as the Bayes loss of the filtered
+    tree on its own data, `tree.filtered(l).bayes_loss()`: what a filtered tree says of a leaf depends
+    only on the leaves below the same node of level l, and these have one distribution in both trees. It
+    falls with l to the Bayes loss of the tree.
 
     Args:
         members: `S` addresses, of the samples.

@@ -24,13 +24,16 @@ from hltm.inference.denoise import corrupt, noisy_evidence
 from hltm.inference.evidence import Evidence
 from hltm.inference.masks import (
     every_mask,
+    few_patterns,
+    joint_count,
     missing_probability,
-    patterns,
+    possible_leaves,
     seen_patterns,
-    visible_states,
+    seen_states,
 )
 from hltm.inference.noise import Flips, Masking, Noise, leaf_states
 from hltm.inference.posterior import Posterior, posterior
+from hltm.model.enumeration import all_states
 from hltm.model.states import MISSING
 from hltm.model.tables import Tables
 from hltm.sampling.philox import Stream
@@ -58,14 +61,15 @@ def next_leaf(pair: Pair, order: np.ndarray, context: int | None) -> tuple[np.nd
         order: `(X,)` places of the leaves among the leaves.
         context: how many leaves before it are seen; None for all.
     """
-    states = pair.tables.cardinality[pair.tables.topology.leaves.start :]
+    possible = possible_leaves(pair.tables)
     value, error = np.zeros((2, len(order)))
     drawn = None
     for i, x in enumerate(order):
         seen = order[max(i - context, 0) if context is not None else 0 : i]
         node = np.array([x + pair.tables.topology.leaves.start])
-        if np.log2(states[seen]).sum() <= np.log2(MAX_EXACT) + 1e-9:
-            entropy, probability = _entropies(pair, node, visible_states(states, seen).T[None])
+        every = seen_states(pair.tables, seen, possible)
+        if every is not None:
+            entropy, probability = _entropies(pair, node, every.T[None])
             value[i] = (entropy[0] * probability).sum()
             continue
         drawn = _leaves(pair) if drawn is None else drawn
@@ -80,9 +84,9 @@ def missing(pair: Pair, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`()` loss of a missing leaf given the others that are not, and its standard error.
 
     E[sum of losses of missing leaves] / E[number of missing leaves]: the mean over all missing leaves
-    of many samples, in which a sample counts by how many it misses. Exact where at most 2^16 patterns
-    of leaves can be seen. Else, the number of missing leaves of a sample, whose expectation is known
-    exactly, is a control variate of the sum.
+    of many samples, in which a sample counts by how many it misses. Exact where at most 2^18 patterns
+    of leaves can be seen under all masks together. Else, the number of missing leaves of a sample,
+    whose expectation is known exactly, is a control variate of the sum.
 
     Args:
         rates: `(V,)` the probability that each node is missing.
@@ -91,13 +95,17 @@ def missing(pair: Pair, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     expected = missing_probability(topology, rates)
     at = np.flatnonzero(expected > 0)
     nodes = at + topology.leaves.start
-    masks = every_mask(topology, rates)
-    if masks is not None and patterns(pair.tables, masks) <= MAX_EXACT:
+    masks, possible = every_mask(topology, rates), possible_leaves(pair.tables)
+    if masks is not None and few_patterns(pair.tables, masks, possible):
+        leaves, weight = seen_patterns(pair.tables, masks, possible)
+        hidden = (leaves[0, at] == MISSING).numpy()
         total = 0.0
-        for leaves, weight in seen_patterns(pair.tables, masks, _chunk(pair, len(nodes))):
-            entropy, probability = _entropies(pair, nodes, leaves)
-            hidden = (leaves[0, at] == MISSING).numpy()
-            total += float((np.where(hidden, entropy, 0).sum(0) * probability * weight).sum())
+        for low in range(0, len(weight), step := _chunk(pair, len(nodes))):
+            part = slice(low, low + step)
+            entropy, probability = _entropies(pair, nodes, leaves[..., part])
+            total += float(
+                (np.where(hidden[:, part], entropy, 0) @ (probability * weight[part])).sum()
+            )
         return np.array(total / expected.sum()), np.zeros(())
     gone = missing_leaves(
         topology, rates, torch.arange(pair.samples), seed=pair.seed, stream=Stream.CEILING,
@@ -115,8 +123,8 @@ def missing(pair: Pair, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def noisy(pair: Pair, noise: Noise, levels: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     """`(T,)` losses of a leaf given all noisy leaves, at each level, and their standard errors.
 
-    Exact for `Masking` and `Flips` where at most 2^16 patterns of noisy leaves can be seen; `Gaussian`
-    noise is sampled, at all levels with the same leaves and the same random numbers.
+    Exact for `Masking` as `missing`, and for `Flips` of at most 2^16 joint states; `Gaussian` noise is
+    sampled, at all levels with the same leaves and the same random numbers.
     """
     found = np.array([_noisy(pair, noise, level) for level in levels])
     return found[:, 0], found[:, 1]
@@ -132,8 +140,8 @@ def _noisy(pair: Pair, noise: Noise, level: float) -> tuple[float, float]:
         rates = np.where(np.arange(len(topology)) >= nodes[0], level, 0.0)
         value, error = missing(pair, rates)
         return level * float(value), level * float(error)
-    if isinstance(noise, Flips) and np.log2(states).sum() <= np.log2(MAX_EXACT) + 1e-9:
-        every = visible_states(states, np.arange(len(states)))[None]
+    if isinstance(noise, Flips) and joint_count(states) <= MAX_EXACT:
+        every = all_states(states)[None]
         total = 0.0
         for seen in every.split(_chunk(pair, len(nodes)), dim=1):
             entropy, probability = _entropies(pair, nodes, seen, noise, level)
@@ -173,7 +181,7 @@ def _entropies(
     p = q = found.marginals[0].nan_to_num(0)
     if pair.predictor is not pair.tables:
         q = answer(pair.predictor).marginals[0].nan_to_num(0)
-    entropy = -torch.where(p > 0, p * q.log(), 0).sum(1)
+    entropy = -torch.where(p > 0, p * q.clamp_max(1).log(), 0).sum(1)
     return entropy.numpy(), found.log_evidence[0].exp().numpy()
 
 

@@ -1,8 +1,7 @@
-"""Which leaves are missing: the masks of an augmentation, with their probabilities, by enumeration."""
+"""What can be seen of leaves of which some are missing: masks and states, by enumeration."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -10,12 +9,15 @@ import torch
 from torch import Tensor
 
 from hltm.inference.ceiling import MAX_EXACT
+from hltm.inference.posterior import posterior
 from hltm.model.enumeration import all_states
 from hltm.model.nodes import Nodes
 from hltm.model.states import MISSING
 from hltm.model.tables import Tables
 from hltm.model.topology import Topology
 from hltm.sampling.augment import Augmentation
+
+MAX_PATTERNS = 1 << 18  # of all masks of one loss together
 
 
 class Masks(NamedTuple):
@@ -65,7 +67,7 @@ def missing_probability(topology: Topology, rates: np.ndarray) -> np.ndarray:
 def every_mask(topology: Topology, rates: np.ndarray) -> Masks | None:
     """The masks that can occur; None if the decisions of the nodes have more than MAX_EXACT outcomes."""
     open_, always = np.flatnonzero((rates > 0) & (rates < 1)), np.flatnonzero(rates == 1)
-    if len(open_) > np.log2(MAX_EXACT):
+    if 2.0 ** len(open_) > MAX_EXACT:
         return None
     first = topology.leaves.start
     below = np.zeros((len(topology), len(topology.leaves)), dtype=bool)
@@ -80,34 +82,66 @@ def every_mask(topology: Topology, rates: np.ndarray) -> Masks | None:
     return Masks(distinct[some], np.bincount(which.ravel(), weights=each)[some])
 
 
-def patterns(tables: Tables, masks: Masks) -> int:
-    """How many patterns of leaves, some of them missing, can be seen."""
-    states = np.log(tables.cardinality[tables.topology.leaves.start :])
-    with np.errstate(over="ignore"):
-        return int(min(np.exp(np.where(masks.missing, 0, states).sum(1)).sum().round(), 2**62))
+def possible_leaves(tables: Tables) -> Tensor | None:
+    """`(N, X)` int64 the joint states of the leaves of one tree that can occur, where they are few.
 
-
-def seen_patterns(tables: Tables, masks: Masks, chunk: int) -> Iterator[tuple[Tensor, np.ndarray]]:
-    """Every pattern, in pieces: `(1, X, N)` leaves, -1 where missing, and `(N,)` its mask's probability."""
+    None where all joint states are at most MAX_EXACT, so that nothing is gained, or where those that
+    can occur are more. Grown leaf by leaf: states that cannot occur cannot with another leaf either.
+    """
     states = tables.cardinality[tables.topology.leaves.start :]
-    held: list[Tensor] = []
-    weights: list[np.ndarray] = []
-    count = 0
-    for missing, probability in zip(masks.missing, masks.probability, strict=True):
-        seen = visible_states(states, np.flatnonzero(~missing))
-        held.append(seen)
-        weights.append(np.full(len(seen), probability))
-        count += len(seen)
-        if count >= chunk:
-            yield torch.cat(held).T[None], np.concatenate(weights)
-            held, weights, count = [], [], 0
-    if held:
-        yield torch.cat(held).T[None], np.concatenate(weights)
+    if joint_count(states) <= MAX_EXACT or not (tables.flat == 0).any():
+        return None
+    found = torch.zeros(1, 0, dtype=torch.int64)
+    for x, count in enumerate(states.tolist()):
+        if len(found) * count > 4 * MAX_EXACT:
+            return None
+        more = torch.arange(count).repeat(len(found))[:, None]
+        found = torch.cat([found.repeat_interleave(count, 0), more], 1)
+        leaves = torch.nn.functional.pad(found, (0, len(states) - x - 1), value=MISSING)
+        evidence = posterior(tables, leaves.T[None], np.zeros(1, dtype=np.int64)).log_evidence[0]
+        found = found[evidence > -torch.inf]
+    return found if len(found) <= MAX_EXACT else None
 
 
-def visible_states(states: np.ndarray, seen: np.ndarray) -> Tensor:
-    """`(N, X)` int64 all joint states of some leaves, -1 for the others."""
-    values = all_states(states[seen]) if len(seen) else torch.zeros(1, 0, dtype=torch.int64)
+def seen_states(tables: Tables, seen: np.ndarray, possible: Tensor | None) -> Tensor | None:
+    """`(N, X)` int64 all joint states of the seen leaves, -1 for others; None if more than MAX_EXACT.
+
+    Args:
+        seen: places of leaves among the leaves.
+        possible: as `possible_leaves` has it; then only states that can occur.
+    """
+    states = tables.cardinality[tables.topology.leaves.start :]
+    at = torch.from_numpy(seen)
+    if joint_count(states[seen]) <= MAX_EXACT:
+        values = all_states(states[seen]) if len(seen) else torch.zeros(1, 0, dtype=torch.int64)
+    elif possible is not None:
+        values = possible[:, at].unique(dim=0)
+    else:
+        return None
     found = torch.full((len(values), len(states)), MISSING, dtype=torch.int64)
-    found[:, torch.from_numpy(seen)] = values
+    found[:, at] = values
     return found
+
+
+def few_patterns(tables: Tables, masks: Masks, possible: Tensor | None) -> bool:
+    """Whether at most MAX_PATTERNS patterns of leaves, some of them missing, can be seen."""
+    states = tables.cardinality[tables.topology.leaves.start :]
+    most = np.inf if possible is None else len(possible)
+    each = (min(joint_count(states[~missing]), most) for missing in masks.missing)
+    return sum(each) <= MAX_PATTERNS
+
+
+def seen_patterns(
+    tables: Tables, masks: Masks, possible: Tensor | None
+) -> tuple[Tensor, np.ndarray]:
+    """Every pattern of few: `(1, X, N)` leaves, -1 where missing, and `(N,)` its mask's probability."""
+    each = [seen_states(tables, np.flatnonzero(~missing), possible) for missing in masks.missing]
+    found = [states for states in each if states is not None]  # all, as they are few
+    weight = np.repeat(masks.probability, list(map(len, found)))
+    return torch.cat(found).T[None], weight
+
+
+def joint_count(states: np.ndarray) -> float:
+    """How many joint states there are; infinite where a float does not hold it."""
+    with np.errstate(over="ignore"):
+        return float(np.prod(states, dtype=np.float64))

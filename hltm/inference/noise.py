@@ -168,7 +168,7 @@ class Flips(Noise):
 
     def likelihood(self, noisy: Tensor, level: float, states: Tensor) -> Tensor:
         """t / K, and 1 - t more at the state that is seen; 1 everywhere where a leaf is missing."""
-        replaced = level / states[:, None] * _exist(states)
+        replaced = level * _exist(states) / states[:, None]  # of float64, unlike level / states
         seen = replaced + (1 - level) * _one_hot(noisy, states)
         return seen.where(noisy[..., None] >= 0, _exist(states))
 
