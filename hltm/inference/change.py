@@ -26,6 +26,7 @@ from hltm.sampling.philox import Stream
 from hltm.sampling.sample import sample
 
 MAX_PAIRS = 1 << 22  # pairs of leaves' states with and without noise that are enumerated
+ROUNDING = 1e-14  # a smaller variance is none
 BLOCKS = 32  # of samples, whose spread gives the standard errors
 
 
@@ -173,6 +174,6 @@ def _summary(
     count = np.bincount(near.ravel(), minlength=near.max() + 1)
     total = np.bincount(near.ravel(), weights=covariance.ravel(), minlength=len(count))
     by_level = np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
-    if by_level[0] <= 0:
+    if by_level[0] <= ROUNDING:
         return np.where(count > 0, 0.0, np.nan), float(mean.mean()), 0.0
     return by_level / by_level[0], float(mean.mean()), float(total.sum() / total[0])

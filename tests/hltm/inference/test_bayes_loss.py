@@ -60,7 +60,7 @@ def tree_and_predictor(seed, nodes, zeros, kind):
     return tree, tree.filtered(tree.topology.depth // 2) if kind == "filtered" else None
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(**trees, data=st.data())
 def test_the_loss_of_an_order_is_its_definition(seed, nodes, zeros, kind, data):
     tree, predictor = tree_and_predictor(seed, nodes, zeros, kind)
@@ -79,7 +79,7 @@ def test_the_loss_of_an_order_is_its_definition(seed, nodes, zeros, kind, data):
         assert float(found.value.sum()) == pytest.approx(-(p[p > 0] * np.log(q[p > 0])).sum())
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(**trees, rate=st.sampled_from([0.3, 1.0]), level=st.integers(0, 1))
 def test_the_loss_of_a_mask_is_its_definition(seed, nodes, zeros, kind, rate, level):
     tree, predictor = tree_and_predictor(seed, nodes, zeros, kind)
@@ -115,7 +115,7 @@ def test_a_fixed_mask_predicts_each_of_its_leaves_from_the_visible_ones():
         assert found.leaves.tolist() == leaves
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(**trees, level=st.sampled_from([0.0, 0.3, 1.0]))
 def test_the_loss_under_noise_is_its_definition(seed, nodes, zeros, kind, level):
     tree, predictor = tree_and_predictor(seed, nodes, zeros, kind)

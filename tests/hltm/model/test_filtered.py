@@ -21,7 +21,7 @@ def marginal(tree, nodes, member=0):
     return np.bincount(number, weights=probability.numpy(), minlength=cardinality.prod())
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(
     seed=st.integers(0, 10**6), nodes=st.integers(2, 7), zeros=st.sampled_from([0.0, 0.4]),
     members=st.sampled_from([None, 2]), data=st.data(),
@@ -49,9 +49,7 @@ def test_the_filtered_distribution_is_its_definition(seed, nodes, zeros, members
 
 
 def test_the_depth_is_the_tree_itself_and_level_0_makes_leaves_independent():
-    trees = hltm.random_tables(
-        hltm.Topology.balanced(depth=3), cardinality=3, concentration=0.1, members=2, seed=0
-    )
+    trees = hltm.symmetric_binary(depth=3, polarity=(0.6, 0.9), members=2, seed=0)
     assert trees.filtered(3) == trees
     information = trees.filtered(0).mutual_information(trees.leaves, trees.leaves)
     assert information[:, ~torch.eye(8, dtype=torch.bool)].abs().max() < 1e-12
@@ -59,7 +57,7 @@ def test_the_depth_is_the_tree_itself_and_level_0_makes_leaves_independent():
     cousins = trees.mutual_information(trees.leaves[0], trees.leaves[1:])
     found = trees.filtered(2).mutual_information(trees.leaves[0], trees.leaves[1:])
     torch.testing.assert_close(found[:, :3], cousins[:, :3], atol=1e-12, rtol=0)
-    assert cousins[:, 3:].max() > 1e-3
+    assert cousins[:, 3:].min() > 1e-3
     assert found[:, 3:].abs().max() < 1e-12
 
 
