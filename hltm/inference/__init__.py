@@ -19,6 +19,7 @@ noise             what noise makes of leaves, as soft evidence, and the step bac
 denoise           the exact denoiser, and samples of the reverse process
 change            how far leaves change together when noise is put on and taken back
 masks             which leaves are missing, by enumeration
+prefixes          every leaf's posterior given those before it in an order
 leaf_losses       the cross-entropy of masked, next and noisy leaves under a tree's posterior
 bayes_loss        the least cross-entropy that any predictor of leaves can have
 """

@@ -33,6 +33,7 @@ from hltm.inference.masks import (
 )
 from hltm.inference.noise import Flips, Masking, Noise, leaf_states
 from hltm.inference.posterior import Posterior, posterior
+from hltm.inference.prefixes import prefix_posteriors
 from hltm.model.enumeration import all_states
 from hltm.model.states import MISSING
 from hltm.model.tables import Tables
@@ -51,6 +52,11 @@ class Pair(NamedTuple):
     seed: int
     samples: int
 
+    @property
+    def is_bayes(self) -> bool:
+        """Whether the tree predicts its own leaves."""
+        return self.predictor is self.tables
+
 
 def next_leaf(pair: Pair, order: np.ndarray, context: int | None) -> tuple[np.ndarray, np.ndarray]:
     """`(X,)` losses of every leaf given those before it in an order, and their standard errors.
@@ -63,21 +69,52 @@ def next_leaf(pair: Pair, order: np.ndarray, context: int | None) -> tuple[np.nd
     """
     possible = possible_leaves(pair.tables)
     value, error = np.zeros((2, len(order)))
-    drawn = None
+    rest: dict[int, np.ndarray] = {}  # places that are not exact, and what is seen there
     for i, x in enumerate(order):
         seen = order[max(i - context, 0) if context is not None else 0 : i]
-        node = np.array([x + pair.tables.topology.leaves.start])
         every = seen_states(pair.tables, seen, possible)
-        if every is not None:
-            entropy, probability = _entropies(pair, node, every.T[None])
-            value[i] = (entropy[0] * probability).sum()
+        if every is None:
+            rest[i] = seen
             continue
-        drawn = _leaves(pair) if drawn is None else drawn
-        shown = torch.full_like(drawn, MISSING)
-        shown[:, seen] = drawn[:, seen]
-        each = _by_chunks(pair, shown, node)[0]
-        value[i], error[i] = each.mean(), each.std(ddof=1) / len(each) ** 0.5
+        node = np.array([x + pair.tables.topology.leaves.start])
+        entropy, probability = _entropies(pair, node, every.T[None])
+        value[i] = (entropy[0] * probability).sum()
+    if rest:
+        sampled = _by_prefixes(pair, order) if context is None else _by_context(pair, order, rest)
+        for i in rest:
+            value[i] = sampled[i].mean()
+            error[i] = sampled[i].std(ddof=1) / pair.samples**0.5
     return value, error
+
+
+def _by_prefixes(pair: Pair, order: np.ndarray) -> np.ndarray:
+    """`(X, B)` H(p, q) of every leaf of samples given all leaves before it."""
+    found = np.empty((len(order), pair.samples))
+    step = max(HELD // int(max(t.rows.sum() for t in (pair.tables, pair.predictor))), 256)
+    for low, part in zip(
+        range(0, pair.samples, step), _leaves(pair)[0].split(step, 1), strict=True
+    ):
+        own = prefix_posteriors(pair.tables, part, order)
+        others = own if pair.is_bayes else prefix_posteriors(pair.predictor, part, order)
+        for i in range(len(order)):
+            p = next(own)
+            q = p if pair.is_bayes else next(others)
+            found[i, low : low + step] = _cross_entropy(p, q, 0).numpy()
+    return found
+
+
+def _by_context(
+    pair: Pair, order: np.ndarray, contexts: dict[int, np.ndarray]
+) -> dict[int, np.ndarray]:
+    """`(B,)` H(p, q) of the leaf at some places given its context, for each of them."""
+    drawn, found = _leaves(pair), {}
+    for i, seen in contexts.items():
+        node = order[i : i + 1] + pair.tables.topology.leaves.start
+        leaves = torch.full_like(drawn, MISSING)
+        leaves[:, seen] = drawn[:, seen]
+        parts = leaves.split(_chunk(pair, 1), dim=-1)
+        found[i] = np.concatenate([_entropies(pair, node, part)[0][0] for part in parts])
+    return found
 
 
 def missing(pair: Pair, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -112,7 +149,11 @@ def missing(pair: Pair, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         members=[pair.member], view=1,
     )  # fmt: skip
     leaves = _leaves(pair).masked_fill(gone, MISSING)
-    each = np.where(gone[0, at].numpy(), _by_chunks(pair, leaves, nodes), 0).sum(0)
+    parts = [
+        np.where((part[0, at] == MISSING).numpy(), _entropies(pair, nodes, part)[0], 0).sum(0)
+        for part in leaves.split(_chunk(pair, len(nodes)), dim=-1)
+    ]
+    each = np.concatenate(parts)
     number = gone[0].sum(0).numpy() - expected.sum()
     spread = (number - number.mean()) @ number
     slope = (each - each.mean()) @ number / spread if spread > 0 and np.isfinite(each).all() else 0
@@ -178,17 +219,15 @@ def _entropies(
         return posterior(tables, known.leaves_SXB, own, likelihoods=known.likelihoods)
 
     found = answer(pair.tables)
-    p = q = found.marginals[0].nan_to_num(0)
-    if pair.predictor is not pair.tables:
-        q = answer(pair.predictor).marginals[0].nan_to_num(0)
-    entropy = -torch.where(p > 0, p * q.clamp_max(1).log(), 0).sum(1)
+    p = found.marginals[0]
+    entropy = _cross_entropy(p, p if pair.is_bayes else answer(pair.predictor).marginals[0], 1)
     return entropy.numpy(), found.log_evidence[0].exp().numpy()
 
 
-def _by_chunks(pair: Pair, leaves: Tensor, nodes: np.ndarray) -> np.ndarray:
-    """`(V, B)` H(p, q) of leaves given `(1, X, B)` others, in pieces that bound memory."""
-    parts = leaves.split(_chunk(pair, len(nodes)), dim=-1)
-    return np.concatenate([_entropies(pair, nodes, part)[0] for part in parts], axis=1)
+def _cross_entropy(p: Tensor, q: Tensor, axis: int) -> Tensor:
+    """H(p, q) over an axis of states; a state that cannot occur, and NaN, cost nothing of p, all of q."""
+    log = q.nan_to_num(0).clamp_max(1).log()
+    return -torch.where(p > 0, p * log, 0).sum(axis)
 
 
 def _leaves(pair: Pair) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from hltm.inference.ceiling import MAX_EXACT
 from hltm.inference.posterior import posterior
 from hltm.model.enumeration import all_states
-from hltm.model.nodes import Nodes
+from hltm.model.nodes import NodeNumber, Nodes
 from hltm.model.states import MISSING
 from hltm.model.tables import Tables
 from hltm.model.topology import Topology
@@ -66,17 +66,17 @@ def missing_probability(topology: Topology, rates: np.ndarray) -> np.ndarray:
 
 def every_mask(topology: Topology, rates: np.ndarray) -> Masks | None:
     """The masks that can occur; None if the decisions of the nodes have more than MAX_EXACT outcomes."""
-    open_, always = np.flatnonzero((rates > 0) & (rates < 1)), np.flatnonzero(rates == 1)
+    open_ = np.flatnonzero((rates > 0) & (rates < 1))
     if 2.0 ** len(open_) > MAX_EXACT:
         return None
-    first = topology.leaves.start
-    below = np.zeros((len(topology), len(topology.leaves)), dtype=bool)
-    for v in (*open_, *always):
-        leaves = topology.descendants(int(v))
-        below[v, leaves[leaves >= first] - first] = True
+    below = np.zeros((len(open_), len(topology.leaves)), dtype=bool)
+    for g, v in enumerate(open_):
+        leaves = topology.descendants(NodeNumber(v)) - topology.leaves.start
+        below[g, leaves[leaves >= 0]] = True
+    gone = missing_probability(topology, (rates == 1).astype(np.float64)) > 0
     decided = all_states(np.full(len(open_), 2)).numpy() if len(open_) else np.zeros((1, 0))
     each = np.where(decided == 1, rates[open_], 1 - rates[open_]).prod(1)
-    missing = (decided @ below[open_] > 0) | below[always].any(0)
+    missing = (decided @ below > 0) | gone
     distinct, which = np.unique(missing, axis=0, return_inverse=True)
     some = distinct.any(1)
     return Masks(distinct[some], np.bincount(which.ravel(), weights=each)[some])
@@ -112,10 +112,11 @@ def seen_states(tables: Tables, seen: np.ndarray, possible: Tensor | None) -> Te
     """
     states = tables.cardinality[tables.topology.leaves.start :]
     at = torch.from_numpy(seen)
-    if joint_count(states[seen]) <= MAX_EXACT:
-        values = all_states(states[seen]) if len(seen) else torch.zeros(1, 0, dtype=torch.int64)
-    elif possible is not None:
+    count = joint_count(states[seen])
+    if possible is not None and count > len(possible):
         values = possible[:, at].unique(dim=0)
+    elif count <= MAX_EXACT:
+        values = all_states(states[seen]) if len(seen) else torch.zeros(1, 0, dtype=torch.int64)
     else:
         return None
     found = torch.full((len(values), len(states)), MISSING, dtype=torch.int64)
@@ -126,9 +127,10 @@ def seen_states(tables: Tables, seen: np.ndarray, possible: Tensor | None) -> Te
 def few_patterns(tables: Tables, masks: Masks, possible: Tensor | None) -> bool:
     """Whether at most MAX_PATTERNS patterns of leaves, some of them missing, can be seen."""
     states = tables.cardinality[tables.topology.leaves.start :]
-    most = np.inf if possible is None else len(possible)
-    each = (min(joint_count(states[~missing]), most) for missing in masks.missing)
-    return sum(each) <= MAX_PATTERNS
+    with np.errstate(over="ignore"):
+        each = np.where(masks.missing, 1.0, states).prod(1)
+    each = np.minimum(each, np.inf if possible is None else len(possible))
+    return bool(each.max() <= MAX_EXACT and each.sum() <= MAX_PATTERNS)
 
 
 def seen_patterns(

@@ -11,6 +11,7 @@ from irregular_trees import irregular_tree
 
 import hltm
 from hltm.inference import leaf_losses, masks
+from hltm.inference.prefixes import prefix_posteriors
 
 
 def leaf_table(tree, member=0):
@@ -196,7 +197,37 @@ def test_only_patterns_that_can_occur_are_enumerated(monkeypatch):
         assert (found.standard_error == 0).all()
 
 
+@settings(max_examples=10)
+@given(**trees, data=st.data())
+def test_messages_kept_from_place_to_place_give_the_posterior(seed, nodes, zeros, kind, data):
+    tree, predictor = tree_and_predictor(seed, nodes, zeros, kind)
+    predictor = tree if predictor is None else predictor
+    order = np.array(data.draw(st.permutations(range(len(tree.leaves)))))
+    leaves = tree.sample(20, seed=seed).leaves.long()
+    found = list(prefix_posteriors(predictor.tables, leaves.T, order))
+    for i, x in enumerate(order):
+        seen = torch.full_like(leaves, -1)
+        seen[:, order[:i]] = leaves[:, order[:i]]
+        known = dict(zip(predictor.leaves, seen.T, strict=True))
+        expected = predictor.posterior(known, nodes=predictor.leaves[int(x)]).marginals[:, 0]
+        torch.testing.assert_close(found[i].T, expected, atol=1e-12, rtol=0, equal_nan=True)
+
+
+def test_more_states_than_can_be_enumerated_are_sampled():
+    tree = hltm.LatentTree.from_parents(
+        {"r": None, **dict.fromkeys(map(str, range(18)), "r")},
+        {"r": [0.5, 0.5], **{str(i): [[0.9, 0.1], [0.1, 0.9]] for i in range(18)}},
+    )
+    found = tree.bayes_loss(mask=["3"], samples=512)  # 2^17 patterns
+    assert float(found.value) == pytest.approx(0.3251, abs=0.001)  # H(.1): the root is known
+    assert 0 < float(found.standard_error) < 0.001
+    found = tree.bayes_loss(samples=512)
+    assert (found.standard_error[:17] == 0).all()
+    assert float(found.value[17]) == pytest.approx(0.3251, abs=0.001)
+
+
 CASES = {
+    "prefixes": {},
     "order": {"context": 2},
     "mask": {"mask": hltm.drop_leaves(0.4)},
     "subtrees": {"mask": hltm.drop_subtrees(0.5, 1)},
