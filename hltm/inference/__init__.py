@@ -16,6 +16,7 @@ expected_counts   how often states of a node and its parent meet, given evidence
 fit               tables from evidence, by expectation-maximisation
 ceiling           the best correlation with a node that any function of its leaves can have
 noise             what noise makes of leaves, as soft evidence, and the step back to less of it
+gaussian          Gaussian noise
 denoise           the exact denoiser, and samples of the reverse process
 change            how far leaves change together when noise is put on and taken back
 masks             which leaves are missing, by enumeration

@@ -85,22 +85,22 @@ def every_mask(topology: Topology, rates: np.ndarray) -> Masks | None:
 def possible_leaves(tables: Tables) -> Tensor | None:
     """`(N, X)` int64 the joint states of the leaves of one tree that can occur, where they are few.
 
-    None where all joint states are at most MAX_EXACT, so that nothing is gained, or where those that
-    can occur are more. Grown leaf by leaf: states that cannot occur cannot with another leaf either.
+    None where all joint states are at most MAX_EXACT, so that nothing is gained, or where more are
+    tried. Grown leaf by leaf: states that cannot occur cannot with another leaf either.
     """
     states = tables.cardinality[tables.topology.leaves.start :]
     if joint_count(states) <= MAX_EXACT or not (tables.flat == 0).any():
         return None
     found = torch.zeros(1, 0, dtype=torch.int64)
     for x, count in enumerate(states.tolist()):
-        if len(found) * count > 4 * MAX_EXACT:
+        if len(found) * count > MAX_EXACT:
             return None
         more = torch.arange(count).repeat(len(found))[:, None]
         found = torch.cat([found.repeat_interleave(count, 0), more], 1)
         leaves = torch.nn.functional.pad(found, (0, len(states) - x - 1), value=MISSING)
         evidence = posterior(tables, leaves.T[None], np.zeros(1, dtype=np.int64)).log_evidence[0]
         found = found[evidence > -torch.inf]
-    return found if len(found) <= MAX_EXACT else None
+    return found
 
 
 def seen_states(tables: Tables, seen: np.ndarray, possible: Tensor | None) -> Tensor | None:

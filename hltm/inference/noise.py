@@ -104,6 +104,9 @@ class Noise:
         """x_s at level `to` = s < `level` = t, given x_0 and x_t."""
         raise NotImplementedError
 
+    def check_tree(self, tables: Tables) -> None:
+        """Raise a ValueError for a tree whose leaves the process does not take."""
+
     def check(self, tables: Tables, noisy: object, *, stacked: bool) -> Tensor:
         """x_t as a tensor `(S, B, X)`: integer states, -1 where missing; `Gaussian` has its own.
 
@@ -133,7 +136,7 @@ class Masking(Noise):
 
     def likelihood(self, noisy: Tensor, level: float, states: Tensor) -> Tensor:
         """1 at the state that is seen, and at every state of a missing leaf."""
-        return _one_hot(noisy, states).where(noisy[..., None] >= 0, _exist(states))
+        return one_hot(noisy, states).where(noisy[..., None] >= 0, existing(states))
 
     def back(
         self,
@@ -168,9 +171,9 @@ class Flips(Noise):
 
     def likelihood(self, noisy: Tensor, level: float, states: Tensor) -> Tensor:
         """t / K, and 1 - t more at the state that is seen; 1 everywhere where a leaf is missing."""
-        replaced = level * _exist(states) / states[:, None]  # of float64, unlike level / states
-        seen = replaced + (1 - level) * _one_hot(noisy, states)
-        return seen.where(noisy[..., None] >= 0, _exist(states))
+        replaced = level * existing(states) / states[:, None]  # of float64, unlike level / states
+        seen = replaced + (1 - level) * one_hot(noisy, states)
+        return seen.where(noisy[..., None] >= 0, existing(states))
 
     def back(
         self,
@@ -188,114 +191,6 @@ class Flips(Noise):
         return (total <= uniform(0)[..., None] * total[..., -1:]).sum(-1)
 
 
-@dataclass(frozen=True)
-class Gaussian(Noise):
-    """x_t = √(1 - t) x_0 + √t ε with standard normal ε: the variance-preserving process (Ho et al. 2020).
-
-    x_0 is the one-hot state of a leaf, `(..., B, X, K)`, or with `signs` -1 and +1 for the states 0 and 1
-    of binary leaves, `(..., B, X)`. Any other noise signal · x_0 + sigma · ε is this at the level
-    t = sigma² / (signal² + sigma²), once it is divided by √(signal² + sigma²). One-hot components that a
-    leaf with fewer than K states does not have are 0 in x_t.
-
-    Attributes:
-        signs: whether x_0 is a sign.
-
-    Example:
-        >>> import hltm
-        >>> tree = hltm.symmetric_binary(depth=1, polarity=0.8, signs="positive", seed=0)
-        >>> leaf = torch.tensor([[0.5, 0.0]], dtype=torch.float64)
-        >>> tree.denoise(leaf, hltm.Gaussian(signs=True), 0.5)[..., 1]  # 1 / (1 + exp(-√2)), …
-        tensor([[0.8044, 0.6948]], dtype=torch.float64)
-    """
-
-    signs: bool = False
-
-    def corrupt(self, leaves: Tensor, level: float, states: Tensor, uniform: Uniform) -> Tensor:
-        """x_t: float64."""
-        return (1 - level) ** 0.5 * self._clean(leaves, states) + level**0.5 * self._normal(
-            states, uniform
-        )
-
-    def likelihood(self, noisy: Tensor, level: float, states: Tensor) -> Tensor:
-        """exp(√(1 - t) x_t · x_0 / t); at t = 0 its limit, 1 at the nearest state and 0 at others."""
-        match = torch.stack([-noisy, noisy], -1) if self.signs else noisy.to(torch.float64)
-        match = match.masked_fill(_exist(states) == 0, -torch.inf)
-        if level == 0:
-            return _one_hot(match.argmax(-1), states)
-        logs = match * ((1 - level) ** 0.5 / level)
-        logs = logs.masked_fill(_exist(states) == 0, -torch.inf)  # at t = 1, 0 · inf
-        return (logs - logs.amax(-1, keepdim=True)).exp()
-
-    def back(
-        self,
-        leaves: Tensor,
-        noisy: Tensor,
-        level: float,
-        to: float,
-        states: Tensor,
-        uniform: Uniform,
-    ) -> Tensor:
-        """Normal: mean (r √(1 - s) x_0 + s √(1 - r) x_t) / t, variance s r / t, r = (t - s) / (1 - s)."""
-        step = (level - to) / (1 - to)
-        mean = step * (1 - to) ** 0.5 * self._clean(leaves, states) + to * (1 - step) ** 0.5 * noisy
-        return mean / level + (to * step / level) ** 0.5 * self._normal(states, uniform)
-
-    def _clean(self, leaves: Tensor, states: Tensor) -> Tensor:
-        if self.signs:
-            return 2.0 * leaves.to(torch.float64) - 1
-        return _one_hot(leaves, states)
-
-    def _normal(self, states: Tensor, uniform: Uniform) -> Tensor:
-        """Standard normal numbers, two from two uniform ones (Box and Muller 1958)."""
-        channels = 1 if self.signs else int(states.max())
-        found: list[Tensor] = []
-        for number in range(0, channels, 2):
-            radius, angle = (-2 * uniform(number).log()).sqrt(), 2 * torch.pi * uniform(number + 1)
-            found += [radius * angle.cos(), radius * angle.sin()]
-        normal = torch.stack(found[:channels], -1)
-        return normal[..., 0] if self.signs else normal * _exist(states)
-
-    def check(self, tables: Tables, noisy: object, *, stacked: bool) -> Tensor:
-        """x_t as float64 `(S, B, X, K)` or, of signs, `(S, B, X)`.
-
-        Raises:
-            ValueError: the wrong shape, numbers that are not finite, or signs of leaves that are not
-                binary.
-        """
-        states = leaf_states(tables)
-        if self.signs:
-            self._check_binary(tables, states)
-        try:
-            found = torch.as_tensor(noisy, dtype=torch.float64)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"noisy leaves are not an array of numbers: {error}") from error
-        last = (len(states),) if self.signs else (len(states), int(states.max()))
-        lead = found.shape[: -1 - len(last)]
-        if (
-            found.ndim <= len(last)
-            or found.shape[-len(last) :] != last
-            or (lead and (not stacked or lead != (tables.count,)))
-        ):
-            shown = ", ".join(["B", *map(str, last)])
-            more = f" or ({tables.count}, {shown})" if stacked else ""
-            raise ValueError(
-                f"noisy leaves have shape {tuple(found.shape)}, expected ({shown}){more}"
-            )
-        if not found.isfinite().all():
-            bad = float(found[~found.isfinite()][0])
-            raise ValueError(f"noisy leaves hold {bad}, expected finite numbers")
-        return found if lead else found.expand(tables.count, *found.shape)
-
-    @staticmethod
-    def _check_binary(tables: Tables, states: Tensor) -> None:
-        for i in (states != 2).nonzero()[:, 0].tolist():
-            name = tables.topology.names[tables.topology.leaves[i]]
-            raise ValueError(
-                f"Gaussian noise on signs needs binary leaves, but leaf {name!r} has {int(states[i])} "
-                "states; Gaussian() takes any number"
-            )
-
-
 def check_noise(noise: object, tables: Tables) -> Noise:
     """The noise process itself.
 
@@ -305,8 +200,7 @@ def check_noise(noise: object, tables: Tables) -> Noise:
     """
     if not isinstance(noise, Noise):
         raise TypeError(f"noise must be Masking(), Flips() or Gaussian(), got {noise!r:.80}")
-    if isinstance(noise, Gaussian) and noise.signs:
-        noise._check_binary(tables, leaf_states(tables))
+    noise.check_tree(tables)
     return noise
 
 
@@ -327,11 +221,11 @@ def leaf_states(tables: Tables) -> Tensor:
     return torch.from_numpy(tables.cardinality[tables.topology.leaves.start :])
 
 
-def _exist(states: Tensor) -> Tensor:
+def existing(states: Tensor) -> Tensor:
     """`(X, K)` float64, 1 for states that a leaf has."""
     return (torch.arange(int(states.max())) < states[:, None]).to(torch.float64)
 
 
-def _one_hot(leaves: Tensor, states: Tensor) -> Tensor:
+def one_hot(leaves: Tensor, states: Tensor) -> Tensor:
     """`(..., X, K)` float64, all 0 for a missing leaf."""
     return (leaves[..., None] == torch.arange(int(states.max()))).to(torch.float64)
