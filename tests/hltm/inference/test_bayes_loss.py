@@ -262,6 +262,14 @@ def test_sampled_losses_agree_with_exact_ones(monkeypatch, kind):
     assert abs(scores(broken)[0]) > limit
 
 
+def test_the_number_of_missing_leaves_is_no_source_of_error():
+    """Each missing leaf costs ln 2 here, so only their number varies, and its expectation is known."""
+    tree = hltm.symmetric_binary(depth=5, polarity=0.9, seed=0)
+    found = tree.bayes_loss(mask=hltm.drop_leaves(0.3), predictor=tree.filtered(0), samples=512)
+    assert float(found.value) == pytest.approx(np.log(2), abs=1e-12)
+    assert float(found.standard_error) < 1e-12
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
