@@ -36,9 +36,14 @@ from hltm.formats.files import load_tree as load_tree
 from hltm.formats.newick import topologies_from_newick as topologies_from_newick
 from hltm.formats.newick import topology_from_newick as topology_from_newick
 from hltm.formats.newick import trees_from_newick as trees_from_newick
+from hltm.inference.bayes_loss import BayesLoss as BayesLoss
 from hltm.inference.ceiling import Ceiling as Ceiling
+from hltm.inference.change import ChangeCorrelation as ChangeCorrelation
 from hltm.inference.fit import Fit as Fit
+from hltm.inference.gaussian import Gaussian as Gaussian
 from hltm.inference.most_probable import MostLikely as MostLikely
+from hltm.inference.noise import Flips as Flips
+from hltm.inference.noise import Masking as Masking
 from hltm.inference.posterior import Posterior as Posterior
 from hltm.model.enumeration import Joint as Joint
 from hltm.model.topology import Topology as Topology

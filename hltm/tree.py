@@ -19,13 +19,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hltm.inference.bayes_loss import BayesLoss, Order, bayes_loss
 from hltm.inference.ceiling import SAMPLES, Ceiling, Leaves, ceiling
+from hltm.inference.change import ChangeCorrelation, change_correlation
+from hltm.inference.denoise import corrupt, denoise, sample_back
 from hltm.inference.evidence import Evidence, every_node, read_evidence
 from hltm.inference.fit import Fit, fit
 from hltm.inference.most_probable import MostLikely, most_likely, posterior_samples
+from hltm.inference.noise import Noise, check_clean, check_noise
 from hltm.inference.posterior import Posterior, posterior
 from hltm.model import moments, view_moments
 from hltm.model.enumeration import Joint, joint, leaf_distribution
+from hltm.model.filtered import filtered
 from hltm.model.intervene import Setting, intervene
 from hltm.model.log_prob import log_prob
 from hltm.model.nodes import Node, NodeNumber, NodeRange, Nodes, drop_single
@@ -322,6 +327,10 @@ class LatentTree:
         """
         return counterfactual(self.tables, self.members, draw, settings)
 
+    def filtered(self, level: int) -> LatentTree:
+        """The tree without the correlations that levels above this one make: see `hltm.model.filtered`."""
+        return replace(self, tables=filtered(self.tables, level))
+
     # given evidence: hltm.inference
 
     def posterior(
@@ -479,6 +488,121 @@ class LatentTree:
         at = self.topology.nodes(nodes)
         found = ceiling(self.tables, self.members, at, leaves=leaves, seed=seed, samples=samples)
         return Ceiling(*map(self._public, found))
+
+    def bayes_loss(
+        self,
+        *,
+        order: Order | None = None,
+        context: int | None = None,
+        mask: Augmentation | Nodes | None = None,
+        noise: Noise | None = None,
+        level: float | Sequence[float] | None = None,
+        predictor: LatentTree | None = None,
+        seed: int = 0,
+        samples: int = SAMPLES,
+    ) -> BayesLoss:
+        """The least cross-entropy, in nats, that any predictor of leaves can have: `(...)` or `(..., X)`.
+
+        Of every leaf given those before it in an `order`; or of leaves missing under a `mask`, an
+        augmentation or nodes; or of leaves given all noisy ones. With a `predictor`, another tree over the
+        same leaves, it is the loss of that tree's posterior on the data of this one. Exact where what is
+        seen has few patterns, otherwise with a standard error: see
+        `hltm.inference.bayes_loss.bayes_loss`.
+
+        Example:
+            >>> import hltm
+            >>> tree = hltm.symmetric_binary(depth=1, polarity=0.8, signs="positive", seed=0)
+            >>> tree.bayes_loss().value  # ln 2, and H(.82)
+            tensor([0.6931, 0.4714], dtype=torch.float64)
+            >>> tree.bayes_loss(mask=hltm.drop_leaves(0.5)).value  # the other leaf is seen half the time
+            tensor(0.5823, dtype=torch.float64)
+            >>> tree.bayes_loss(predictor=tree.filtered(0)).value  # who takes leaves for independent
+            tensor([0.6931, 0.6931], dtype=torch.float64)
+        """
+        if predictor is not None and not isinstance(predictor, LatentTree):
+            raise TypeError(f"predictor must be a LatentTree, got {type(predictor).__name__}")
+        other = None if predictor is None else predictor.tables
+        found = bayes_loss(
+            self.tables, self.members, order=order, context=context, mask=mask, noise=noise,
+            level=level, predictor=other, seed=seed, samples=samples,
+        )  # fmt: skip
+        return BayesLoss(
+            self._public(found.value), self._public(found.standard_error), found.leaves
+        )
+
+    # leaves with noise: hltm.inference.noise, hltm.inference.denoise
+
+    def corrupt(
+        self, leaves: Any, noise: Noise, level: float, *, seed: int, start: int = 0
+    ) -> Tensor:
+        """Leaves with noise: `(..., B, X)` states, -1 where missing, or `(..., B, X, K)` of Gaussian noise.
+
+        Args:
+            leaves: complete states `(..., B, X)`, numbered from `start`; of a draw give `draw.leaves`.
+            noise: `hltm.Masking()`, `hltm.Flips()` or `hltm.Gaussian()`.
+            level: from 0, no noise, to 1, where nothing of the leaves is left.
+
+        Example:
+            >>> import hltm
+            >>> tree = hltm.symmetric_binary(depth=2, polarity=0.9, seed=0)
+            >>> tree.corrupt(tree.sample(2, seed=1).leaves, hltm.Masking(), 0.5, seed=2)
+            tensor([[-1,  1,  0, -1],
+                    [ 0,  0, -1, -1]])
+        """
+        check_noise(noise, self.tables)
+        clean = check_clean(self.tables, leaves, stacked=self.stacked)
+        return self._public(
+            corrupt(self.tables, self.members, clean, noise, level, seed=seed, start=start)
+        )
+
+    def denoise(self, noisy: Any, noise: Noise, level: float) -> Tensor:
+        """`(..., B, X, K)` float64 E[x_0 | x_t], exactly: the posterior of every leaf given noisy leaves.
+
+        `noisy` is what `corrupt` makes. Of signs, E[x_0 | x_t] is 2 p - 1 with p the entry of state 1.
+        Noisy leaves that cannot occur give NaN.
+        """
+        check_noise(noise, self.tables)
+        seen = noise.check(self.tables, noisy, stacked=self.stacked)
+        return self._public(denoise(self.tables, seen, noise, level))
+
+    def sample_back(
+        self, noisy: Any, noise: Noise, levels: Sequence[float], *, seed: int, start: int = 0
+    ) -> list[Tensor]:
+        """Draws from the exact reverse process of noise at each of `levels` but the first, that of `noisy`.
+
+        Each has the shape of `noisy`, and at level 0 states `(..., B, X)`. `levels` decrease strictly;
+        `(t, 0)` draws x_0 at once: see `hltm.inference.denoise.sample_back`.
+
+        Example:
+            >>> import hltm
+            >>> tree = hltm.symmetric_binary(depth=2, polarity=0.9, seed=0)
+            >>> tree.sample_back([[0, 0, -1, -1]], hltm.Masking(), (0.5, 0.2, 0), seed=3)
+            [tensor([[ 0,  0,  1, -1]]), tensor([[0, 0, 1, 1]])]
+        """
+        check_noise(noise, self.tables)
+        seen = noise.check(self.tables, noisy, stacked=self.stacked)
+        found = sample_back(self.tables, self.members, seen, noise, levels, seed=seed, start=start)
+        return [self._public(each) for each in found]
+
+    def change_correlation(
+        self, noise: Noise, level: float, *, seed: int = 0, samples: int = SAMPLES
+    ) -> ChangeCorrelation:
+        """How leaves change together when noise is put on them and taken back, by their distance.
+
+        Exact on small trees for masking and flips, otherwise estimated from `samples` draws: see
+        `hltm.inference.change`.
+
+        Example:
+            >>> import hltm
+            >>> tree = hltm.symmetric_binary(depth=2, polarity=0.9, signs="positive", seed=0)
+            >>> tree.change_correlation(hltm.Flips(), 0.5).correlation  # itself, sibling, cousin
+            tensor([1.0000, 0.5881, 0.3402], dtype=torch.float64)
+        """
+        check_noise(noise, self.tables)
+        found = change_correlation(
+            self.tables, self.members, noise, level, seed=seed, samples=samples
+        )
+        return ChangeCorrelation(*map(self._public, found))
 
     # closed forms and enumeration: hltm.model
 

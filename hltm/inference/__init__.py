@@ -15,4 +15,12 @@ most_probable     joint states given evidence: the most likely one, and samples
 expected_counts   how often states of a node and its parent meet, given evidence, compiled
 fit               tables from evidence, by expectation-maximisation
 ceiling           the best correlation with a node that any function of its leaves can have
+noise             what noise makes of leaves, as soft evidence, and the step back to less of it
+gaussian          Gaussian noise
+denoise           the exact denoiser, and samples of the reverse process
+change            how far leaves change together when noise is put on and taken back
+masks             which leaves are missing, by enumeration
+prefixes          every leaf's posterior given those before it in an order
+leaf_losses       the cross-entropy of masked, next and noisy leaves under a tree's posterior
+bayes_loss        the least cross-entropy that any predictor of leaves can have
 """

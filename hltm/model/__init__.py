@@ -6,6 +6,7 @@ topology      the shape: parents, levels, children, names
 tables        P(child | parent) of every node, as one flat array; making and checking it
 states        the check that states are states of their nodes
 intervene     tables with some nodes' probabilities replaced
+filtered      tables without the correlations that high levels make
 moments       closed forms for one and two nodes: marginals, correlations, mutual information
 view_moments  closed forms for one node's states in two views of a sample
 log_prob      the log probability of complete rows

@@ -68,6 +68,7 @@ class Stream(IntEnum):
     NEGATIVES = 8
     POSTERIOR = 9
     PERMUTATION = 10
+    NOISE = 11
     EMBEDDING = 20
 
 
