@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dualnets._checks import check_switch, check_whole
 from dualnets.networks.layers import initial_parameters
 from dualnets.networks.network import network_members
-from dualnets.networks.sequence_network import SequenceNetwork, product
+from dualnets.networks.sequence_network import SequenceNetwork
 from hltm.sampling.philox import check_seed
 from hltm.tree import LatentTree
 
@@ -57,8 +57,9 @@ class ConvolutionBlock(nn.Module):
         read = hidden if self.first else hidden.relu()
         kernel = self.weight.shape[-1]
         padded = nn.functional.pad(read, (0, 0, self.before, self.behind))
-        windows = padded.unfold(2, kernel, 1).flatten(3)  # (S, B, X, U * kernel)
-        found = product(windows, self.weight.flatten(2), self.bias[:, None])
+        windows = padded.unfold(2, kernel, 1).flatten(3).flatten(1, 2)  # (S, B * X, U * kernel)
+        found = torch.baddbmm(self.bias[:, None], windows, self.weight.flatten(2).mT)
+        found = found.view(hidden.shape)
         return hidden + found if self.residual else found
 
 
