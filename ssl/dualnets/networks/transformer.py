@@ -128,10 +128,10 @@ def transformer(
 
     Blocks are attention and a ReLU layer, each behind a layer normalisation and added to what it reads
     (Vaswani and others, arXiv 1706.03762; the order of norms is that of Xiong and others, arXiv 2002.04745);
-    the output has a norm, too. Neither linear layers nor norms have
-    biases (as in Chowdhery and others, arXiv 2204.02311). Weights start uniform
-    in ±1/sqrt(inputs), vectors of tokens and positions uniform in ±1. `SequenceNetwork` describes tokens,
-    missing leaves and outputs.
+    the output has a norm, too. Neither linear layers nor norms have biases (as in Chowdhery and others, arXiv
+    2204.02311). Weights start uniform in ±1/sqrt(inputs), vectors of tokens and positions uniform in ±1.
+    `SequenceNetwork` describes tokens, missing leaves and outputs. Forward-mode differentiation of torch's
+    attention needs `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`.
 
     Args:
         tree: one tree or S trees; S trees make S networks with the trees' addresses.
