@@ -39,6 +39,7 @@ from dualnets.methods.teacher_student import TeacherStudent as TeacherStudent
 from dualnets.methods.vicreg import VICReg as VICReg
 from dualnets.networks.belief_network import belief_network as belief_network
 from dualnets.networks.conv_net import conv_net as conv_net
+from dualnets.networks.conv_sequence import conv_sequence as conv_sequence
 from dualnets.networks.conv_tree import conv_tree as conv_tree
 from dualnets.networks.heads import Head as Head
 from dualnets.networks.mlp import mlp as mlp

@@ -15,45 +15,31 @@ from hltm.tree import LatentTree
 
 
 class Scale(nn.Module):
-    """The gain and shift of a layer normalisation over units, `(S, U)` each: 1 and 0 at first.
+    """The gain of a layer normalisation over units, `(S, U)`, which is 1 at first.
 
-    It computes x̂ · gain + shift, where x̂ is `x` with mean 0 and variance 1 over its units (Ba, Kiros and
-    Hinton, arXiv 1607.06450), with the epsilon 1e-5 of torch.nn.LayerNorm.
+    It computes x̂ · gain, where x̂ is x with mean 0 and variance 1 over its units (Ba, Kiros and Hinton,
+    arXiv 1607.06450): torch.nn.LayerNorm without a bias, with its epsilon of 1e-5.
     """
 
     def __init__(self, members: int, units: int) -> None:
         super().__init__()
         self.gain = nn.Parameter(torch.ones(members, units, dtype=torch.float64))
-        self.shift = nn.Parameter(torch.zeros(members, units, dtype=torch.float64))
 
     def forward(self, values: Tensor) -> Tensor:
         """Normalised values `(S, B, X, U)`."""
-        gain, shift = self.gain[:, None, None], self.shift[:, None, None]
-        return torch.addcmul(shift, standardised(values), gain)
+        return standardised(values) * self.gain[:, None, None]
 
-    def product(self, values: Tensor, weight: Tensor) -> Tensor:
-        """`(S, B, X, U_out)`: the normalised values times weights `(S, U_out, U_in)`.
+    def into(self, weight: Tensor) -> Tensor:
+        """Weights `(S, U_out, U)` by which standardised values give what normalised ones give by `weight`.
 
-        Gain and shift are multiplied into the weights, which are few, and not into all the values.
+        The gain is multiplied into the weights, which are few, and not into all values.
         """
-        bias = weight @ self.shift[..., None]  # (S, U_out, 1)
-        scaled = weight * self.gain[:, None]
-        return product(standardised(values), scaled, bias.mT)
+        return weight * self.gain[:, None]
 
 
 def standardised(values: Tensor) -> Tensor:
     """`(…, U)` values with mean 0 and variance 1 over units."""
     return nn.functional.layer_norm(values, values.shape[-1:])
-
-
-def product(values: Tensor, weight: Tensor, added: Tensor) -> Tensor:
-    """`(S, B, X, U_out)`: `added` + values `(S, B, X, U_in)` times weights `(S, U_out, U_in)`.
-
-    `added` broadcasts to `(S, B * X, U_out)`.
-    """
-    members, samples, places, _ = values.shape
-    found = torch.baddbmm(added, values.reshape(members, samples * places, -1), weight.mT)
-    return found.view(members, samples, places, -1)
 
 
 class SequenceNetwork(Network):

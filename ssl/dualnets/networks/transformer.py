@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dualnets._checks import check_choice, check_switch, check_whole
 from dualnets.networks.layers import initial_parameters
 from dualnets.networks.network import network_members
-from dualnets.networks.sequence_network import Scale, SequenceNetwork, product
+from dualnets.networks.sequence_network import Scale, SequenceNetwork, standardised
 from hltm.sampling.philox import check_seed
 from hltm.tree import LatentTree
 
@@ -72,21 +72,24 @@ class TransformerBlock(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """`(S, B, X, U)` of the same shape."""
-        read = self.before_attention.product(hidden, self.read)
-        attended = self._attention(read)
-        hidden = product(attended, self.write, hidden.flatten(1, 2))
-        inner = self.before_mlp.product(hidden, self.up).relu_()
-        return product(inner, self.down, hidden.flatten(1, 2))
+        flat = hidden.flatten(1, 2)  # (S, B * X, U)
+        read = standardised(flat), self.before_attention.into(self.read)
+        flat = torch.baddbmm(flat, self._attended(*read, hidden.shape), self.write.mT)
+        inner = torch.bmm(standardised(flat), self.before_mlp.into(self.up).mT).relu_()
+        return torch.baddbmm(flat, inner, self.down.mT).view(hidden.shape)
 
-    def _attention(self, read: Tensor) -> Tensor:
-        """`(S, B, X, U)` of queries, keys and values `(S, B, X, 3 U)`."""
-        members, samples, places, _ = read.shape
-        split = read.view(members * samples, places, 3, self.heads, -1)
-        query, key, value = split.permute(2, 0, 3, 1, 4).unbind()  # (S * B, heads, X, U / heads)
+    def _attended(self, flat: Tensor, weight: Tensor, shape: Sequence[int]) -> Tensor:
+        """`(S, B * X, U)` of values `(S, B * X, U)` by weights of queries, keys and values `(S, 3 U, U)`."""
+        query, key, value = (  # each contiguous, so that its gradient is, too
+            torch.bmm(flat, own.mT)
+            .view(shape[0] * shape[1], shape[2], self.heads, -1)
+            .transpose(1, 2)  # (S * B, heads, X, U / heads)
+            for own in weight.chunk(3, 1)
+        )
         if self.turns is not None:
             query, key = rotated(query, *self.turns), rotated(key, *self.turns)
         found = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
-        return found.transpose(1, 2).reshape(members, samples, places, -1)
+        return found.transpose(1, 2).reshape(flat.shape)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         if self.turns is not None:
@@ -125,9 +128,10 @@ def transformer(
 
     Blocks are attention and a ReLU layer, each behind a layer normalisation and added to what it reads
     (Vaswani and others, arXiv 1706.03762; the order of norms is that of Xiong and others, arXiv 2002.04745);
-    the output has a norm, too. Linear layers have no biases beside the norms' shifts. Weights start uniform
-    in ±1/sqrt(inputs), vectors of tokens and positions uniform in ±1. `SequenceNetwork` describes tokens,
-    missing leaves and outputs.
+    the output has a norm, too. Neither linear layers nor norms have biases (as in Chowdhery and others, arXiv
+    2204.02311). Weights start uniform in ±1/sqrt(inputs), vectors of tokens and positions uniform in ±1.
+    `SequenceNetwork` describes tokens, missing leaves and outputs. Forward-mode differentiation of torch's
+    attention needs `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`.
 
     Args:
         tree: one tree or S trees; S trees make S networks with the trees' addresses.

@@ -188,3 +188,89 @@ def test_members_on_one_tree_and_float32():
 def test_refusals(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         belief_network(TREES["single"], **options)
+
+
+def hidden_leaves(tree, marked, rate=0.5):
+    """Leaves `(…, B, X)` int64, the same with some of them `marked`, and which."""
+    leaves = tree.sample(30, seed=1).leaves.long()
+    hidden = torch.rand(leaves.shape, generator=torch.manual_seed(3)) < rate
+    return leaves, leaves.masked_fill(hidden, marked), hidden
+
+
+def given_others(tree, leaves, kept):
+    """`(…, B, X, K)` P(leaf x | leaves x' with kept[x, x']) by `tree.posterior`, one leaf at a time."""
+    found = []
+    for x, leaf in enumerate(tree.leaves):
+        evidence = leaves.masked_fill(~kept[x], -1)
+        found.append(tree.posterior(evidence, nodes=[leaf]).marginals[..., 0, :])
+    most = max(own.shape[-1] for own in found)
+    return torch.stack(
+        [torch.nn.functional.pad(own, (0, most - own.shape[-1])) for own in found], -2
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("name", TREES)
+def test_it_attains_the_bayes_loss_of_missing_leaves(name, dtype):
+    tree = TREES[name]
+    leaves, marked, hidden = hidden_leaves(tree, -1)
+    exact = tree.posterior(marked, nodes=tree.leaves).marginals
+    network = belief_network(tree, readout=tree.leaves, dtype=dtype)
+    tolerance = {"atol": 1e-12 if dtype == torch.float64 else 1e-6, "rtol": 0}
+
+    def losses(probabilities):
+        return -probabilities.double().gather(-1, leaves[..., None])[..., 0].log()[hidden]
+
+    for missing in (marked, hidden_leaves(tree, 255)[1], hidden_leaves(tree, 65535)[1]):
+        found = answers(network, missing, tree.leaves)
+        torch.testing.assert_close(found.double(), exact[..., : found.shape[-1]], **tolerance)
+        precise = {"atol": 1e-9 if dtype == torch.float64 else 1e-5, "rtol": 0}
+        torch.testing.assert_close(losses(found).mean(), losses(exact).mean(), **precise)
+        at_leaves = network.positions(missing).exp()
+        torch.testing.assert_close(losses(at_leaves).mean(), losses(exact).mean(), **precise)
+    missing = tree.sample(30, seed=1).leaves.masked_fill(hidden, 255)  # as training marks them
+    assert missing.dtype == torch.uint8
+    assert network(missing).equal(network(marked))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("name", TREES)
+def test_positions_are_exact_given_the_other_leaves_or_those_before(name, causal):
+    tree = TREES[name]
+    leaves, marked, _ = hidden_leaves(tree, -1, rate=0.3)
+    count = len(tree.leaves)
+    kept = torch.ones(count, count, dtype=torch.bool)
+    kept = kept.tril(-1) if causal else ~torch.eye(count, dtype=torch.bool)
+    network = belief_network(tree, copies=1, causal=causal)
+    for given in (leaves, marked):
+        exact = given_others(tree, given, kept)
+        found = network.positions(given)
+        assert found.shape == exact.shape
+        torch.testing.assert_close(found.exp(), exact, atol=1e-12, rtol=0)
+    short = belief_network(tree, causal=causal, dtype=torch.float32).positions(marked)
+    torch.testing.assert_close(short.exp().double(), exact, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_leaf_by_leaf_the_probabilities_multiply_to_that_of_all(name):
+    tree = TREES[name]
+    leaves = tree.sample(30, seed=1).leaves.long()
+    found = belief_network(tree, causal=True).positions(leaves).gather(-1, leaves[..., None])
+    exact = tree.posterior(leaves, nodes=[0]).log_evidence
+    torch.testing.assert_close(found.sum((-2, -1)), exact, atol=1e-10, rtol=0)
+
+
+def test_positions_given_leaves_that_cannot_occur_are_nan():
+    equal = torch.eye(3).double()
+    tables = [torch.ones(1, 3).double() / 3, equal, equal, equal]
+    tree = hltm.LatentTree.from_tables(hltm.Topology.balanced(1, branching=3), tables)
+    rows = torch.tensor([[0, 0, 0], [0, 1, 0]])
+    known = torch.tensor([1.0, 0, 0]).double()
+    both = belief_network(tree).positions(rows)
+    before = belief_network(tree, causal=True).positions(rows)
+    assert both[0].exp().equal(known.expand(3, 3))
+    assert both[1, 0].isnan().all()
+    assert both[1, 1].exp().equal(known)
+    assert before[0, 1:].exp().equal(known.expand(2, 3))
+    assert before[1, 1].exp().equal(known)
+    assert before[1, 2].isnan().all()

@@ -55,7 +55,7 @@ class Attention(nn.Module):
 class Block(nn.Module):
     def __init__(self, width: int, heads: int, mlp_width: int, causal: bool, rotary: bool) -> None:
         super().__init__()
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+        self.norms = nn.ModuleList(nn.LayerNorm(width, bias=False) for _ in range(2))
         self.attention = Attention(width, heads, causal, rotary)
         self.up = nn.Linear(width, mlp_width, bias=False)
         self.down = nn.Linear(mlp_width, width, bias=False)
@@ -76,7 +76,7 @@ class PlainTransformer(nn.Module):
         self.tokens = nn.Embedding(network.tokens.shape[1], SIZES["width"])
         self.places = None if rotary else nn.Embedding(network.inputs, SIZES["width"])
         self.blocks = nn.ModuleList(Block(*options) for _ in network.blocks)
-        self.norm = nn.LayerNorm(SIZES["width"])
+        self.norm = nn.LayerNorm(SIZES["width"], bias=False)
         self.double()
         with torch.no_grad():
             for own, theirs in self.pairs():
@@ -96,7 +96,6 @@ class PlainTransformer(nn.Module):
             yield own.down.weight, theirs.down
         for own, theirs in norms:
             yield own.weight, theirs.gain
-            yield own.bias, theirs.shift
 
     def forward(self, leaves: torch.Tensor) -> torch.Tensor:
         tokens = leaves.long()
@@ -113,7 +112,7 @@ class PlainTransformer(nn.Module):
 
 
 def shaken(network):
-    """The network with gains and shifts that are not 1 and 0."""
+    """The network with gains that are not 1."""
     generator = torch.manual_seed(0)
     with torch.no_grad():
         for parameter in network.parameters():
