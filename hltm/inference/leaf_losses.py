@@ -37,8 +37,9 @@ from hltm.inference.prefixes import prefix_posteriors
 from hltm.model.enumeration import all_states
 from hltm.model.states import MISSING
 from hltm.model.tables import Tables
+from hltm.sampling.observed import missing_leaves
 from hltm.sampling.philox import Stream
-from hltm.sampling.sample import missing_leaves, sample
+from hltm.sampling.sample import sample
 
 HELD = 1 << 22  # posterior probabilities that are computed at a time
 

@@ -39,15 +39,20 @@ def mask_rates(topology: Topology, mask: Augmentation | Nodes) -> np.ndarray:
         mask: an augmentation that leaves out leaves and redraws nothing, or nodes that are always missing.
 
     Raises:
-        ValueError: an augmentation that redraws nodes, or a mask that leaves out no leaf.
+        ValueError: an augmentation that redraws or flips nodes, or whose rates differ from row to row; or a
+            mask that leaves out no leaf.
         KeyError, IndexError: a node that the tree does not have.
     """
     if isinstance(mask, Augmentation):
-        if mask.rates(topology).any():
+        if mask.rates(topology).any() or mask.flip_rates(topology).any():
             raise ValueError(
                 f"mask must leave out leaves and redraw nothing, e.g. hltm.drop_leaves(0.3), got {mask}"
             )
         rates = mask.missing_rates(topology)
+        if rates.ndim == 2:
+            raise ValueError(
+                f"mask must have one rate for every row, e.g. hltm.drop_leaves(0.3), got {mask}"
+            )
     else:
         rates = np.zeros(len(topology))
         rates[topology.nodes(mask)] = 1
