@@ -67,7 +67,9 @@ def assert_close(ours, theirs, rtol=1e-9, atol=1e-11):
     ours, theirs = tensors(ours), tensors(theirs)
     assert [*ours] == [*theirs]
     for name, tensor in ours.items():
-        assert tensor.dtype == theirs[name].dtype  # by numpy, since torch's own loads a thousand modules
+        assert (
+            tensor.dtype == theirs[name].dtype
+        )  # by numpy, since torch's own loads a thousand modules
         np.testing.assert_allclose(tensor, theirs[name], rtol=rtol, atol=atol, err_msg=name)
 
 
