@@ -44,7 +44,7 @@ def belief_of(weight, states, v, k):
         return np.bincount(states[:, v], weight, minlength=k) / weight.sum()
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("dtype", few([torch.float64, torch.float32]))
 @pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize("seed", few(range(4)))
 def test_posteriors_with_likelihoods_equal_enumeration(seed, own, dtype):
