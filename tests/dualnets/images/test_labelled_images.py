@@ -141,7 +141,7 @@ def test_other_arguments_are_refused():
 
 
 def test_without_scikit_learn_the_digits_say_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn", None)
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(FileNotFoundError) as found:
         load()
     assert str(found.value) == (
