@@ -70,7 +70,9 @@ def assert_close(ours, theirs, rtol=1e-9, atol=1e-11):
         assert (
             tensor.dtype == theirs[name].dtype
         )  # by numpy, since torch's own loads a thousand modules
-        np.testing.assert_allclose(tensor, theirs[name], rtol=rtol, atol=atol, err_msg=name)
+        np.testing.assert_allclose(
+            tensor, theirs[name], rtol=rtol, atol=atol, equal_nan=False, err_msg=name
+        )
 
 
 def test_pairs_in_several_tiles_with_rates_per_member(monkeypatch):
