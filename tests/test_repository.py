@@ -91,6 +91,7 @@ def test_the_ssl_folder_does_not_shadow_pythons_own():
 def test_importing_needs_neither_plots_nor_tables_and_finds_pythons_own_ssl():
     code = (
         "import sys, hltm, dualnets; dualnets.train; dualnets.SimCLR; dualnets.run;"
+        "hltm.symmetric_binary(depth=2, seed=0)._repr_html_();"  # as a notebook shows it
         "print([m for m in ('pandas', 'matplotlib', 'seaborn', 'pyarrow', 'plotly', 'rich')"
         " if m in sys.modules]); import ssl; print(hasattr(ssl, 'SSLContext'))"
     )

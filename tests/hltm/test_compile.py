@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numba import njit, types
+from numba.core import config
 from numba.core.registry import cpu_target
 
 from hltm._compile import _digest, compiled, inner, source_stamp
@@ -110,23 +111,47 @@ def edit(path, old, new):
     path.write_text(text.replace(old, new))
 
 
-def test_what_a_kernel_calls_or_reads_is_compiled_again_when_it_changes(project):
-    strict = ("-W", "error")
-    assert run(project, *strict) == ("4.0 compiled", "")
-    assert run(project, *strict) == ("4.0 from the cache", "")
+@pytest.fixture
+def fresh(project, monkeypatch):
+    """What the kernel computes and where it comes from, with all sources read again in this process."""
+    monkeypatch.setattr(config, "CACHE_DIR", "")  # beside the sources, as in a process without it
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.syspath_prepend(str(project))
+    before = {name: module for name, module in sys.modules.items() if name in FILES}
+
+    def run():
+        for name in FILES:
+            sys.modules.pop(name, None)
+        _digest.cache_clear()
+        space = {}
+        exec("from caller import outer", space)
+        found = space["outer"](1.0)
+        return found, bool(space["outer"].stats.cache_hits)
+
+    yield run
+    for name in FILES:
+        sys.modules.pop(name, None)
+    sys.modules.update(before)
+    _digest.cache_clear()
+
+
+def test_what_a_kernel_calls_or_reads_is_compiled_again_when_it_changes(project, fresh):
+    assert fresh() == (4.0, False)
+    assert fresh() == (4.0, True)
     for file, old, new, expected in (
-        ("callee", "2 * x", "2 * x + 10", "14.0"),  # called by a function that the kernel calls
-        ("settings", "SCALE =", "SCALE = 2.0;", "26.0"),  # a constant of a file without a kernel
-        ("settings", "SHIFT =", "SHIFT = 100.0;", "125.0"),  # reached through another module
-        ("settings", "ADDED =", "ADDED = 1000.0;", "1124.0"),  # kept in a closure
-        ("settings", "TERM = 0", "TERM = 2", "1126.0"),  # of a class that an intrinsic uses
-        ("writer", "fadd", "fsub", "1122.0"),  # that class itself
-        ("instructions", "return", "return x or", "1124.0"),  # a function that uses it
+        ("callee", "2 * x", "2 * x + 10", 14.0),  # called by a function that the kernel calls
+        ("settings", "SCALE =", "SCALE = 2.0;", 26.0),  # a constant of a file without a kernel
+        ("settings", "SHIFT =", "SHIFT = 100.0;", 125.0),  # reached through another module
+        ("settings", "ADDED =", "ADDED = 1000.0;", 1124.0),  # kept in a closure
+        ("settings", "TERM = 0", "TERM = 2", 1126.0),  # of a class that an intrinsic uses
+        ("writer", "fadd", "fsub", 1122.0),  # that class itself
+        ("instructions", "return", "return x or", 1124.0),  # a function that uses it
     ):
         edit(project / f"{file}.py", old, new)
-        assert run(project, *strict) == (f"{expected} compiled", "")
+        assert fresh() == (expected, False)
     edit(project / "unrelated.py", "", "x = 1")
-    assert run(project, *strict) == ("1124.0 from the cache", "")
+    assert fresh() == (1124.0, True)
+    assert run(project, "-W", "error") == ("1124.0 from the cache", "")  # in another process, too
 
 
 def test_code_that_was_edited_after_it_was_imported_is_not_stored_as_the_new_code(tmp_path):

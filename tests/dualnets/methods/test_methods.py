@@ -210,7 +210,7 @@ def updated(parameter, lr, group=None):
     return parameter.detach() - lr * group.lr * decayed
 
 
-@every_case
+@every_method
 def test_an_ensemble_equals_its_members_trained_alone(name, label):
     given = Given(name, label)
     before = torch.get_rng_state()

@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from few import few
 from torch import nn
 from torch.nn import functional
 
@@ -155,7 +156,7 @@ def test_equals_plain_modules(make, shape, options, together, monkeypatch):
 
 
 @every_network
-@every_option
+@pytest.mark.parametrize("options", few(OPTIONS.values(), 3), ids=OPTIONS.keys())
 def test_a_member_is_the_same_network_in_any_ensemble(make, shape, options, monkeypatch):
     monkeypatch.setattr(ImageNetwork, "members_per_part", 1)  # several: equal but for rounding
     whole = make(shape, members=MEMBERS, seed=2, **options)

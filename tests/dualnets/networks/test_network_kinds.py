@@ -134,14 +134,25 @@ KINDS = {
     "torch module": Kind(torch_module, BALANCED, 2, None, True),
 }
 every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
-every_variant = pytest.mark.parametrize(
-    ("kind", "options"),
-    [
-        pytest.param(kind, options, id=f"{name}, {variant}")
-        for name, kind in KINDS.items()
-        for variant, options in kind.variants.items()
-    ],
-)
+
+
+def variants(fast):
+    """All kinds in all variants, of which those that are not fast are slow."""
+    return pytest.mark.parametrize(
+        ("kind", "options"),
+        [
+            pytest.param(
+                kind, options, id=f"{name}, {variant}",
+                marks=[] if variant in fast else pytest.mark.slow,
+            )
+            for name, kind in KINDS.items()
+            for variant, options in kind.variants.items()
+        ],
+    )  # fmt: skip
+
+
+every_variant = variants({*VARIANTS, "module"})
+some_variants = variants({"biases, length 1", "BatchNorm", "module"})
 
 
 def rows(trees: Any, n: int = 9, start: int = 0) -> torch.Tensor:
@@ -178,7 +189,7 @@ def test_equals_plain_networks_and_their_gradients(kind, options):
         close(evaluated[s], twin.output(leaves[s], training=False))
 
 
-@every_variant
+@some_variants
 def test_a_member_is_the_same_network_in_any_ensemble(kind, options):
     trees = kind.trees()
     make = partial(kind.make, seed=2, dtype=torch.float64, **options)
@@ -197,7 +208,7 @@ def test_a_member_is_the_same_network_in_any_ensemble(kind, options):
         close(values, whole.activations(leaves)[level][1])
 
 
-@every_variant
+@some_variants
 def test_says_what_it_is(kind, options):
     trees = kind.trees()
     network = kind.make(trees, seed=2, **options)
@@ -252,7 +263,7 @@ def test_a_copy_is_a_network_of_its_own(kind, options):
     assert twin(leaves).equal(before)
 
 
-@every_variant
+@some_variants
 def test_trains_in_parts_and_is_probed(kind, options):
     trees = kind.trees()
     network = kind.make(trees, seed=2, dtype=torch.float64, **options)

@@ -26,7 +26,7 @@ def train(folder=None, keep=2):
     found = {}
     for snapshot in dualnets.trajectory(
         network,
-        dualnets.SimCLR(dualnets.NTXent(0.2)),
+        dualnets.VICReg(),
         trees,
         augment=hltm.resample_leaves(0.3),
         steps=STEPS,

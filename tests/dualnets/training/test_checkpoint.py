@@ -108,6 +108,7 @@ def _wait(seen, result, seconds=100.0):
     until = time.monotonic() + seconds
     while not (seen() or result.exists()):
         assert time.monotonic() < until
+        time.sleep(2e-4)
 
 
 def run(folder, steps=6, trees=TREES, network=None, method=None, every=1, keep=2, **changes):

@@ -40,7 +40,7 @@ def both(network, trees, loss, steps, batch, optimizer, monkeypatch):
     return found
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     depth=st.integers(1, 3),
     branching=st.integers(1, 4),

@@ -156,7 +156,7 @@ def eagerly_if_calm(monkeypatch, method, given, *, lr, **others):
     return found if min(lengths) > 1e-4 and apart < 1e-10 else None
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     projector=st.one_of(st.just(Head()), heads(5)),
     predictor=st.one_of(st.just(Head()), st.none(), heads(5)),

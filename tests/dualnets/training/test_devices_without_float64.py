@@ -6,6 +6,7 @@ tensors. A step that asked for a number would fail too, so the CPU never waits f
 
 import pytest
 import torch
+from few import few
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -24,16 +25,17 @@ META = torch.device("meta")
 aten = torch.ops.aten
 COPIES = (aten._to_copy.default, aten.copy_.default, aten.index.Tensor, aten.index_put_.default)
 METHODS = [
+    dualnets.SimCLR(dualnets.InfoNCE(0.1, 2)), dualnets.BYOL(), dualnets.MoCo(queue=16), dualnets.SwAV(),
+    dualnets.PIRL(), dualnets.VICReg(), dualnets.BarlowTwins(), dualnets.SimSiam(), dualnets.Supervised(),
     *(dualnets.SimCLR(loss) for loss in (
-        dualnets.Simple(), dualnets.Triplet(0.2), dualnets.InfoNCE(0.1, 2), dualnets.BatchwiseNCE(0.1),
-        dualnets.NTXent(),
+        dualnets.Simple(), dualnets.Triplet(0.2), dualnets.BatchwiseNCE(0.1), dualnets.NTXent(),
     )),
-    dualnets.BYOL(), dualnets.SimSiam(), dualnets.BarlowTwins(), dualnets.VICReg(),
-    dualnets.MoCo(queue=16), dualnets.SwAV(), dualnets.PIRL(), dualnets.Supervised(),
 ]  # fmt: skip
 OPTIMIZERS = [dualnets.SGD([0.1, 0.2], momentum=0.9), dualnets.Adam(0.01), dualnets.LARS(0.1)]
-CASES = [(method, OPTIMIZERS[0]) for method in METHODS]
-CASES += [(METHODS[0], other) for other in OPTIMIZERS[1:]]  # updates do not depend on the method
+CASES = few([(method, OPTIMIZERS[0]) for method in METHODS], 6)
+CASES += few(
+    [(METHODS[0], other) for other in OPTIMIZERS[1:]]
+)  # updates do not depend on the method
 
 
 class NoFloat64(TorchDispatchMode):
@@ -65,8 +67,9 @@ def without_float64(monkeypatch):
     monkeypatch.setattr(_devices, "has_float64", lambda device: device.type != "meta")
 
 
-@pytest.mark.parametrize(("method", "optimizer"), CASES, ids=lambda given: repr(given)[:30])
-def test_a_step_needs_no_float64(method, optimizer, without_float64):
+@pytest.mark.parametrize("case", CASES, ids=lambda case: repr(case)[1:30])
+def test_a_step_needs_no_float64(case, without_float64):
+    method, optimizer = case
     network = dualnets.tree_network(TREES, units=4, seed=1, normalize=True).to(META)
     samples = 50 if method.needs.places else None
     given = {

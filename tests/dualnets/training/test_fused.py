@@ -39,7 +39,17 @@ def run(method, network, *, steps=4, batch=128):
 
 def interpreted(*options):
     # the interpreter has to be chosen before Triton is imported
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        *options,
+    ]
     found = subprocess.run(
         [*command, HERE / "test_fused_interpreted.py"], env=os.environ | {"TRITON_INTERPRET": "1"},
         capture_output=True, text=True, cwd=HERE.parents[2],

@@ -168,6 +168,7 @@ def test_a_graph_belongs_to_one_training_and_to_tensors_where_they_lie(simulated
 
 
 def test_graphs_of_a_device_share_memory_as_long_as_one_is_alive(simulated, monkeypatch):
+    gc.freeze()  # what was there before, of which there is much, is not looked through
     pools = []
     monkeypatch.setattr(graphs, "_alive", graphs.WeakSet())
     monkeypatch.setattr(
@@ -179,5 +180,6 @@ def test_graphs_of_a_device_share_memory_as_long_as_one_is_alive(simulated, monk
     assert first.stream is second.stream
     del first, second
     gc.collect()
+    gc.unfreeze()
     made(*given)
     assert pools == [None, (0, 1), None]

@@ -210,7 +210,7 @@ def test_calls_read_and_write_arrays_where_they_are():
     assert call(samples._direction, 0, 1, values, found, lengths).function
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.data())
 def test_random_graphs(data):
     """Graphs of known and unknown operations, whose inputs move between calls."""

@@ -261,8 +261,14 @@ SWEEPS = {
 RATES = [(0.5, 3.0, 0.0), (0.0, 0.1, 0.3), (0.9, 0.5, 1.0)]
 
 
-@pytest.mark.parametrize("name", SWEEPS)
-@pytest.mark.parametrize("way", ["compiled", "eager", "parts"])
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [  # every method and every way in turn
+        pytest.param(name, way, marks=[pytest.mark.slow] * ((i + j) % 3 > 0))
+        for i, name in enumerate(SWEEPS)
+        for j, way in enumerate(["compiled", "eager", "parts"])
+    ],
+)
 def test_a_sweep_over_a_methods_rates_is_its_members_trained_alone(name, way, monkeypatch):
     if way == "eager":
         monkeypatch.setattr(siamese, "supported_kernel", lambda *given: None)

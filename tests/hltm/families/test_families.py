@@ -252,7 +252,7 @@ def test_random_shapes_are_random_recursive_trees(monkeypatch):
 
     family = sys.modules[hltm.random_tree.__module__]
     monkeypatch.setattr(family, "random_tables", without_tables)  # they take most of the time
-    trees = [hltm.random_tree(nodes=4, max_branching=2, seed=seed) for seed in range(600)]
+    trees = [hltm.random_tree(nodes=4, max_branching=2, seed=seed) for seed in range(400)]
     chains = sum(tree.topology.depth == 3 for tree in trees)
     # node 2 joins node 1 or 0; then node 3 joins any of three, or of two where the root is full
     chance = 1 / 2 * 1 / 3

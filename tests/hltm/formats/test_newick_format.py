@@ -240,7 +240,7 @@ def test_names_are_quoted_when_they_must_be():
 
 
 def test_deep_trees_are_written_and_read():
-    tree = hltm.caterpillar(depth=3000, seed=0)
+    tree = hltm.caterpillar(depth=1500, seed=0)
     read = topology_from_newick(tree.to_newick(tables="drop"))
     assert read.names == tree.topology.names
     assert read.parent.tolist() == tree.topology.parent.tolist()

@@ -96,9 +96,9 @@ def test_long_circles_and_names_stay_in_one_sentence():
 
 
 def test_stars_and_paths_of_many_nodes():
-    nodes = list(map(str, range(20_000)))
+    nodes = list(map(str, range(6000)))
     star = [("0", node) for node in nodes[1:]]
     path = list(pairwise(nodes))
-    assert parents_of(nodes, star)["19999"] == "0"
-    assert parents_of(nodes, path)["19999"] == "19998"
-    assert directed_from("19999", nodes, path)[0] == ("1", "0")
+    assert parents_of(nodes, star)["5999"] == "0"
+    assert parents_of(nodes, path)["5999"] == "5998"
+    assert directed_from("5999", nodes, path)[0] == ("1", "0")

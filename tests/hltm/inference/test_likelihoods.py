@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from few import few
 from irregular_trees import agreeing, irregular_tree, some_leaves
 
 from hltm.inference.most_probable import most_likely, posterior_samples
@@ -43,9 +44,9 @@ def belief_of(weight, states, v, k):
         return np.bincount(states[:, v], weight, minlength=k) / weight.sum()
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("dtype", few([torch.float64, torch.float32]))
 @pytest.mark.parametrize("own", [False, True])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", few(range(4)))
 def test_posteriors_with_likelihoods_equal_enumeration(seed, own, dtype):
     trees, leaves, given = case(seed)
     tolerance = 1e-10 if dtype == torch.float64 else 1e-5

@@ -71,7 +71,7 @@ def draws_of(tree, samples=150, start=70):
     return [data, view, tree.redraw(data, [1, 2]), tree.redraw(view, 1, view=9)]
 
 
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(
     seed=st.integers(0, 10**6), cardinality=st.sampled_from([BINARY, MIXED]),
     members=st.sampled_from([None, 2]), nested=st.booleans(),
