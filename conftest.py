@@ -17,9 +17,11 @@ import torch
 from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)
-# for the processes that tests start: a hundred, none of which should compile the same sources again
+# for the processes of pytest-xdist and those that tests start, a hundred: none should compile the same
+# sources again, or rewrite the assertions of the same tests
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # kernels in Triton, an optional dependency, are imported only where it is there
 FUSED = ("heads", "layers", "pairs_kernel", "siamese_kernel")

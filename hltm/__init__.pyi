@@ -17,13 +17,10 @@ from hltm.data.sentences import SentenceDataset as SentenceDataset
 from hltm.data.stream import ViewStream as ViewStream
 from hltm.data.view_batches import ViewBatch as ViewBatch
 from hltm.families import FAMILIES as FAMILIES
-from hltm.families._derivations import Constituent as Constituent
-from hltm.families._derivations import Sentences as Sentences
 from hltm.families.balanced import balanced as balanced
 from hltm.families.caterpillar import caterpillar as caterpillar
 from hltm.families.grammar import Grammar as Grammar
 from hltm.families.grammar import Strings as Strings
-from hltm.families.pcfg import PCFG as PCFG
 from hltm.families.random_hierarchy import production_rules as production_rules
 from hltm.families.random_hierarchy import random_hierarchy as random_hierarchy
 from hltm.families.random_hierarchy import symbols as symbols
@@ -36,6 +33,9 @@ from hltm.formats.files import load_tree as load_tree
 from hltm.formats.newick import topologies_from_newick as topologies_from_newick
 from hltm.formats.newick import topology_from_newick as topology_from_newick
 from hltm.formats.newick import trees_from_newick as trees_from_newick
+from hltm.grammars.derivations import Constituent as Constituent
+from hltm.grammars.derivations import Sentences as Sentences
+from hltm.grammars.pcfg import PCFG as PCFG
 from hltm.inference.bayes_loss import BayesLoss as BayesLoss
 from hltm.inference.ceiling import Ceiling as Ceiling
 from hltm.inference.change import ChangeCorrelation as ChangeCorrelation

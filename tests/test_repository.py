@@ -20,7 +20,7 @@ ROOMS = {
     "hltm": [
         "_lazy", "_linking", "_compile", "_separate", "_devices", "_paths", "_memory", "_names",
         "_integers", "_results", "_executors", "model", "sampling", "inference", "tree", "families",
-        "formats", "data", "plot", "display", "probe",
+        "grammars", "formats", "data", "plot", "display", "probe",
     ],
     "dualnets": [
         "_lazy", "_instructions", "_vectors", "_precision", "_checks", "_options", "_files",

@@ -16,7 +16,7 @@ from hltm.data.batch_items import BatchItems, item_of
 from hltm.data.dataset import Places, find_places
 from hltm.data.export.files import replacing
 from hltm.data.labelled import LabelledBatch
-from hltm.families.pcfg import PCFG
+from hltm.grammars.pcfg import PCFG
 
 Span = tuple[int, int]
 

@@ -7,9 +7,8 @@
     random_tree       a random shape with Dirichlet tables
     symmetric_binary  balanced binary trees with one polarity per edge
 
-Three files are no families: `grammar` has the strings of a Random Hierarchy Model, drawn without
-repetition or enumerated; `pcfg` has any probabilistic context-free grammar, which is a latent tree where
-all its derivations have one shape; and `suite` holds named trees of these families as benchmark sets.
+Two files are no families: `grammar` has the strings of a Random Hierarchy Model, drawn without
+repetition or enumerated, and `suite` holds named trees of these families as benchmark sets.
 """
 
 from __future__ import annotations

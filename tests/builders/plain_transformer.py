@@ -26,7 +26,7 @@ class PlainTransformer:
         return [self._sample(row.tolist(), activations) for row in leaves]
 
     def _norm(self, name, row):
-        return self.parameters[f"{name}.gain"] * normalized(row) + self.parameters[f"{name}.shift"]
+        return self.parameters[f"{name}.gain"] * normalized(row)
 
     def _sample(self, leaves, activations):
         own = self.parameters

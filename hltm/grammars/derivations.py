@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hltm._results import by_content
-from hltm.families._rules import Rules
+from hltm.grammars.rules import Rules
 from hltm.sampling.philox import Stream, check_seed, words_at
 
 WORDS = 16  # random numbers of a row that are computed at a time

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hltm.families._rules import Rules, shown
+from hltm.grammars.rules import Rules, shown
 from hltm.tree import LatentTree
 
 

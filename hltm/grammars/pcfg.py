@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 
 from hltm._integers import as_integer
-from hltm.families._chart import IMPOSSIBLE, Chart
-from hltm.families._derivations import Sentences, draw_sentences
-from hltm.families._fixed_shape import fixed_shape_tree
-from hltm.families._grammar_text import parse_rules, write_rules
-from hltm.families._rules import (
+from hltm.grammars.chart import IMPOSSIBLE, Chart
+from hltm.grammars.derivations import Sentences, draw_sentences
+from hltm.grammars.fixed_shape import fixed_shape_tree
+from hltm.grammars.rules import (
     Sides,
     expected_symbols,
     least_tokens,
@@ -26,6 +25,7 @@ from hltm.families._rules import (
     refuse_infinite,
     right_sides,
 )
+from hltm.grammars.text import parse_rules, write_rules
 from hltm.tree import LatentTree
 
 GivenRules = Mapping[str, Mapping[Sequence[str], float] | Iterable[tuple[Sequence[str], float]]]

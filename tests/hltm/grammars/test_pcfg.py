@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import hltm
-from hltm.families._rules import least_tokens
+from hltm.grammars.rules import least_tokens
 
 AMBIGUOUS = "S -> S S [0.25] | 'a' [0.5] | 'b' [0.25]"
 EMPTY_AND_UNIT = """
@@ -114,7 +114,7 @@ def test_one_chunk_or_many(monkeypatch):
     grammar = hltm.PCFG.from_text(EMPTY_AND_UNIT)
     every = strings(grammar, 3)
     logs, post = grammar.log_prob(every), grammar.posterior(every, [(0, 2)])
-    monkeypatch.setattr("hltm.families.pcfg.CHUNK", 1)
+    monkeypatch.setattr("hltm.grammars.pcfg.CHUNK", 1)
     assert grammar.log_prob(every).equal(logs)
     assert grammar.posterior(every, [(0, 2)]).nan_to_num().equal(post.nan_to_num())
     assert grammar.log_prob([]).shape == (0,)
