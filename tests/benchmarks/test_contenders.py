@@ -16,6 +16,7 @@ def found(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
 
 
+@pytest.mark.slow
 def test_modules_in_a_loop_train_as_ours():
     from contenders.rates import disagreement
 

@@ -264,6 +264,7 @@ def test_diff_of_a_table_that_is_damaged_inside_is_refused(out, capsys):
 # hltm run: some variants, a dry run, ranges, tracking
 
 
+@pytest.mark.slow
 def test_only_runs_the_variants_that_are_named_and_decides_nothing(tmp_path, capsys, monkeypatch):
     computed = []
     code = code_of("losses")

@@ -131,6 +131,7 @@ def test_winners_are_those_of_the_last_step_and_must_have_settled():
     assert not any(curve.flat for curve in moved)
 
 
+@pytest.mark.slow
 def test_a_small_run(tmp_path):
     small = {"steps": 20, "snapshots": 3, "evaluation_samples": 512}
     with drawn_once():

@@ -140,6 +140,7 @@ def test_trees_of_several_seeds_add_up(claim):
     assert both.effect_value == pytest.approx(alone.effect_value, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_a_small_run_has_the_closed_forms_and_is_too_small():
     names = ["keep-level:1", "keep-root"]
     table, (settings, _) = few_cells(EXPERIMENT, lambda own: own.variant in names, snapshots=3)

@@ -191,6 +191,7 @@ def test_seeds_that_did_not_choose_the_rule_decide():
     assert implicit_contrast.EARLY in steps
 
 
+@pytest.mark.slow
 def test_a_small_run(tmp_path, monkeypatch):
     monkeypatch.setattr(implicit_contrast, "SAMPLES", 64)
     with blank_figures("implicit_contrast"):

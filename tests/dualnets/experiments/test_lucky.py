@@ -218,6 +218,7 @@ def test_copies_differ_in_one_unit_of_one_norm_and_read_the_same_samples():
     assert not np.array_equal(found.alignment[:, 0], found.alignment[:, -1])
 
 
+@pytest.mark.slow
 def test_a_small_run(tmp_path):
     with drawn_once():
         run = dualnets.run("lucky", scale="smoke", out=tmp_path, steps=10, draws=300, members=8)

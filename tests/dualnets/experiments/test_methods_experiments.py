@@ -138,6 +138,7 @@ SMALL = {
 
 
 @pytest.mark.parametrize("name", ["methods", "supervised"])
+@pytest.mark.slow
 def test_runs_and_draws(name):
     """The smoke scale, smaller still, or every third cell of it; figure, summary and verdict."""
     experiment = load(name)

@@ -120,6 +120,7 @@ def test_what_has_no_such_operator_is_refused(changed, message):
         Settings(**changed)
 
 
+@pytest.mark.slow
 def test_a_small_run(tmp_path):
     with drawn_once():
         run = dualnets.run("operator_norm", scale="smoke", out=tmp_path, steps=10)

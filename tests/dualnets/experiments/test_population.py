@@ -146,6 +146,7 @@ def test_deeper_trees_are_probed_on_samples(monkeypatch):
     assert (exact["value"] - sampled["value"]).abs().max() < 0.02
 
 
+@pytest.mark.slow
 def test_a_small_run(tmp_path):
     with drawn_once():
         run = dualnets.run("population", scale="smoke", out=tmp_path, steps=30)

@@ -187,6 +187,7 @@ def test_zero_updates_have_no_direction():
     assert residual.cosine(a, b * 0).isnan().all()
 
 
+@pytest.mark.slow
 def test_a_run_leaves_figure_and_page(tmp_path):
     with drawn_once():
         run = dualnets.run("residual", scale="smoke", out=tmp_path, device="cpu")

@@ -119,6 +119,7 @@ def test_every_cell_must_be_flat():
     assert moving == [f"U[{low}, 1], 20 units" for low in LOWS]
 
 
+@pytest.mark.slow
 def test_a_small_run(tmp_path):
     with drawn_once():
         run = dualnets.run(

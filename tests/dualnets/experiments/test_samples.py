@@ -313,6 +313,7 @@ def test_settings_that_do_not_fit_are_refused(changes, message):
         EXPERIMENT.Settings(**changes)
 
 
+@pytest.mark.slow
 def test_a_small_run_has_all_its_numbers_and_is_too_small():
     table, _ = few_cells(EXPERIMENT, lambda own: own.rules == 2, members=2, units=4, symbols=4,
                          samples=[4, 0], steps=4)  # fmt: skip

@@ -283,6 +283,7 @@ def test_trees_of_several_seeds_add_up():
 # cells
 
 
+@pytest.mark.slow
 def test_a_small_run_is_shown():
     parts = []
     for settings in small():

@@ -134,6 +134,7 @@ def test_rates_stand_in_the_summary_and_the_judgement():
     assert found.details[0]["rate_with"] == pytest.approx(full.mean())
 
 
+@pytest.mark.slow
 def test_a_small_run(tmp_path):
     with drawn_once():
         run = dualnets.run("top_down", scale="smoke", out=tmp_path, points=5, growth=1.3)

@@ -184,6 +184,7 @@ def test_where_an_array_of_all_pairs_is_too_large_fewer_are_compared(monkeypatch
     assert first.shape[1] == second.shape[1] == 5
 
 
+@pytest.mark.slow
 def test_estimates_can_tell_a_prediction_that_is_halved():
     settings = update.Settings(loss="simple", batches=40, batch=1024, members=2, network="mlp")
     table = update.run_cell(settings, CPU, ProgressListener()).table
@@ -195,6 +196,7 @@ def test_estimates_can_tell_a_prediction_that_is_halved():
     assert (~right).sum() == 2 * settings.layers
 
 
+@pytest.mark.slow
 def test_a_run_without_scikit_learn_names_what_it_left_out(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     settings = {"data": ["digits"], "loss": "simple", "batches": 2, "network": "mlp"}
@@ -206,6 +208,7 @@ def test_a_run_without_scikit_learn_names_what_it_left_out(monkeypatch, tmp_path
     assert update.headline(run.table) == "left out"
 
 
+@pytest.mark.slow
 def test_a_run_leaves_figure_and_page(tmp_path):
     common = {"out": tmp_path, "device": "cpu", "members": 1, "network": "mlp"}
     run = dualnets.run(

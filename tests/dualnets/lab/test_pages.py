@@ -115,6 +115,7 @@ def test_settings_of_earlier_versions_are_shown_as_they_are_called_today():
 
 
 @pytest.mark.parametrize("scale", [pytest.param("smoke", marks=pytest.mark.slow), "default"])
+@pytest.mark.slow
 def test_no_experiment_shows_a_sentinel(scale):
     for name in experiments.names():
         experiment = experiments.load(name)

@@ -240,6 +240,7 @@ def test_an_index_of_twenty_runs_opens_and_filters(tab, tmp_path):
     assert tab.run("window.hit") is None
 
 
+@pytest.mark.slow
 def test_the_browser_reports_what_goes_wrong(tab, tmp_path):
     path = tmp_path / "bad.html"
     path.write_text("<script>console.error('one'); fetch('http://127.0.0.1:9/two').catch(() => 0);"

@@ -172,6 +172,7 @@ def test_p_minus_is_the_edge_only_where_p_and_s_are_in_balance():
     assert not survives(modes, [2.0 * low, 1e-5])
 
 
+@pytest.mark.slow
 def test_a_fast_target_moves_the_basin_but_no_fixed_point():
     places = [[q.predictor for q in fixed_points(Modes(0.2, 0.05, 2.0, b))] for b in (0.01, 1.0)]
     assert places[0] == places[1]

@@ -53,6 +53,7 @@ def whole(folder: Path) -> list[int]:
     return steps
 
 
+@pytest.mark.slow
 def test_killed_at_any_time_and_resumed_equals_never_killed(nursery):
     begin, end, folder, result = nursery
     rng = np.random.default_rng(0)

@@ -92,6 +92,7 @@ def test_the_rows_are_the_same_in_any_spans(needs, make, small_spans):
                 assert_same(a, b)
 
 
+@pytest.mark.slow
 def test_states_of_16_bits_travel(small_spans):
     own = rows(FreshData, WIDE)
     with ahead(own, 4) as found:

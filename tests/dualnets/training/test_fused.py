@@ -59,6 +59,7 @@ def interpreted(*options):
 
 
 @needs_triton
+@pytest.mark.slow
 def test_gives_the_eager_numbers_in_the_interpreter():
     interpreted("-k", "several_tiles or every_option")
 

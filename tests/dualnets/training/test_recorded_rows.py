@@ -158,6 +158,7 @@ def test_products_and_places(data):
 
 
 @pytest.mark.parametrize("target", [aten.bmm.default, aten.exp.default, aten.mul.Tensor])
+@pytest.mark.slow
 def test_single_precision_and_again_in_the_same_memory(target):
     generator = torch.Generator().manual_seed(0)
     a = torch.randn(8, 10, 128, generator=generator)

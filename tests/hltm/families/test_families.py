@@ -246,6 +246,7 @@ def test_members_of_a_random_tree_share_one_shape():
     assert_same_tree(many[0], one)
 
 
+@pytest.mark.slow
 def test_random_shapes_are_random_recursive_trees(monkeypatch):
     def without_tables(topology, *, cardinality, **_):
         return SimpleNamespace(topology=topology, cardinality=cardinality)

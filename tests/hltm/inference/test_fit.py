@@ -218,6 +218,7 @@ def test_nothing_observed_is_nothing_learned():
     np.testing.assert_allclose(found.tree.tables.flat, tree.tables.flat, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_restarts_keep_the_best():
     truth = irregular_tree(3, nodes=8, max_states=3)
     leaves = truth.sample(300, seed=1).leaves

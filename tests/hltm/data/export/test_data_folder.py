@@ -215,6 +215,7 @@ def test_numbers_of_numpy_are_numbers(tmp_path):
     assert hltm.export(TREE, tmp_path / "one", 5, seed=1, nodes=np.int64(1)).latent_nodes == (1,)
 
 
+@pytest.mark.slow
 def test_states_above_256_can_be_reduced(tmp_path):
     tree = hltm.LatentTree.from_parents(
         {"root": None, "many": "root"}, {"root": [0.5, 0.5], "many": np.full((2, 300), 1 / 300)}

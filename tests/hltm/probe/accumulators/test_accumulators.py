@@ -1,6 +1,7 @@
 """Streaming sums, whatever the batches."""
 
 import numpy as np
+import pytest
 import torch
 from made_up_units import noisy_mixtures
 
@@ -21,6 +22,7 @@ def test_streaming_equals_all_at_once():
         assert np.abs(tracker.correlation()[s].numpy() - expected).max() < 1e-12
 
 
+@pytest.mark.slow
 def test_bins_hold_equal_shares_and_few_values_keep_a_bin_each():
     a, z = noisy_mixtures()
     a[:, 0] = torch.tensor([0.0, 5.0, 2.0]).repeat(N // 3)
