@@ -18,7 +18,7 @@ from dualnets.lab.variants import PRE, RANK, RATIO, SPREAD
 
 BY_RATIO = ("cardinality", "hierarchy")
 # those with a figure of another kind than a row per variant
-OF_THEIR_OWN = ("augmentation", "depth_and_width", "hierarchy", "polarity", "samples",
+OF_THEIR_OWN = ("augmentation", "depth_and_width", "hierarchy", "phase", "polarity", "samples",
                 "teacher_student", "use")  # fmt: skip
 # of the others those with the most rows, the longest names and a sweep
 DRAWN = (*OF_THEIR_OWN, "branching", "byol_batchnorm", "byol_reinit")
