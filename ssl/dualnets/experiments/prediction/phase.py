@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 CODE = "dualnets.experiments.prediction._phase"
 CONTRAST, PREDICTION = "contrast", "prediction"
 MOST = 0.5  # of the gap
-# One rate per objective for all trees. Mean gap closed on levels >= 2 over the four polarities at depth 5, with
-# 0.001, 0.003 and 0.01: contrast 0.46, 0.54, 0.50, prediction 0.648, 0.645, 0.63.
+# One rate per objective for all trees. Mean gap closed on levels >= 2 over the four polarities at depth 5,
+# with 0.001, 0.003 and 0.01: contrast 0.46, 0.54, 0.50, prediction 0.648, 0.645, 0.63.
 #   hltm run phase --seed 1000 --members 6 --steps 1000 --lr 0.001 0.003 0.01 --only …
 # with all variants of 2 children and depth 5.
 RATES = {CONTRAST: 0.003, PREDICTION: 0.001}
@@ -117,8 +117,8 @@ def _compared(more: str, less: str, side: str, about: tuple[str, ...]) -> Claim:
     return _claim(
         f"On the same trees, {side} the boundary, {more} closes more of the root's gap than {less}",
         f"{GAP}An objective's gap closed is the mean over all shapes and polarities {side} the boundary of "
-        f"the mean gain over the mean room. Holds if Student's 95% interval over trees of ({more} - {less}) is "
-        f"above 0, fails if it is below 0, open otherwise, or with fewer than {FEWEST_TREES} trees.",
+        f"the mean gain over the mean room. Holds if Student's 95% interval over trees of ({more} - {less}) "
+        f"is above 0, fails if it is below 0, open otherwise, or with fewer than {FEWEST_TREES} trees.",
         f"{more} {side}",
         "judge_objectives",
         Deferred(f"{CODE}:gap_by_objective"),
