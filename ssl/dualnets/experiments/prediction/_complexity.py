@@ -12,10 +12,10 @@ from torch import Tensor
 
 from dualnets.experiments.emergence._samples import median_between, slopes
 from dualnets.experiments.emergence.samples import TOLERANCE
-from dualnets.experiments.prediction.complexity import LABEL, Settings
+from dualnets.experiments.prediction.complexity import BY_READOUT, LABEL, Settings
 from dualnets.lab.experiment import CellResult, ProgressListener
 from dualnets.lab.learning_curves import snapshot_steps
-from dualnets.lab.rules import Deferred
+from dualnets.lab.rules import NEGLIGIBLE, Deferred
 from dualnets.lab.stats import NOTHING, Array, Estimate, Judgement, Outcome, too_few
 from dualnets.lab.tidy import tidy
 from dualnets.lab.time_to_threshold import median_time, member_times, time_in_words
@@ -163,7 +163,10 @@ class Learned(NamedTuple):
     def needed(self, level: int) -> Array:
         """`(S,)` samples with which half of a level is learned; infinite where none suffice."""
         share = self.best[level]
-        return member_times(self.samples, share, np.full(len(share), 0.5))
+        if self.objective not in BY_READOUT:
+            return member_times(self.samples, share, np.full(len(share), 0.5))
+        most = share[:, -1]
+        return np.where(most > NEGLIGIBLE, member_times(self.samples, share, most / 2), np.inf)
 
     def bounds(self, level: int) -> tuple[Array, Array]:
         """`(S,)` bounds of the samples needed: below the smallest set, or beyond all, little is known."""
