@@ -38,8 +38,8 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     CONTRAST: {"method": "simclr", "loss": "ntxent", "augment": TUPLES, "network": "mlp"},
     LATENT: {"method": "latent-prediction", "augment": TUPLES, "network": "mlp"},
 }
-# Largest shares of level 2 with fresh samples and m = 2, with 0.001, 0.003 and 0.01: masked 0.61, 0.86, 0.75, next
-# leaf 1.11, 1.22, 1.25, contrast 0.41, 0.42, 0.27, latent 0.20, 0.34, 0.30; the label is learned with each
+# Largest shares of level 2 with fresh samples and m = 2, with 0.001, 0.003 and 0.01: masked 0.61, 0.86, 0.75,
+# next leaf 1.11, 1.22, 1.25, contrast 0.41, 0.42, 0.27, latent 0.20, 0.34, 0.30; all learn the label
 #   hltm run complexity --seed 1000 --members 4 --samples 0 --lr 0.001 0.003 0.01 --only …
 # with the variants of m = 2 (and 2000 updates with masked leaves, 1000 else).
 RATES = {LABEL: 0.003, MASKED: 0.003, NEXT: 0.01, CONTRAST: 0.003, LATENT: 0.003}
@@ -52,8 +52,9 @@ BY_READOUT = (CONTRAST, LATENT)  # with fresh samples 0.42 and 0.34 of level 2 a
 
 NEEDED = (
     "The samples that a tree needs for a level: where the largest share learned of it along training, "
-    "linear in the logarithm of the size of the set, first reaches half (by contrast and latent prediction, "
-    "half of that with the largest set, where this is more than 0.1); infinite where it does not with the largest set, and between 1 sample and the smallest set where it "
+    "linear in the logarithm of the size of the set, first reaches half (by contrast and latent "
+    "prediction, half of that with the largest set, where this is more than 0.1); infinite where it "
+    "does not with the largest set, and between 1 sample and the smallest set where it "
     "does with that. The median over trees has a 95% interval between two trees (order statistics). "
 )
 DECIDED = (
