@@ -38,7 +38,7 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
     by_loss = settings.method in ("supervised", "masked-prediction", "next-leaf")
     bounds = exact_losses(settings) if by_loss else {}
     initial: dict[int, Array] = {}
-    parts = []
+    parts: list[pd.DataFrame] = []
 
     def rows(level: int, metric: str, value: Any, ceiling: Any) -> None:
         index = {"member": trees.members, "step": snapshot.step, "level": level, "node": f"level {level}",

@@ -77,11 +77,11 @@ def _needed(axes: Any, found: list[Learned], colours: dict[int, Any]) -> None:
                     "ms": 4.5,
                 }
                 axes.plot(at, min(time.value, 2.0 * most), MARKS[objective], **style)
-    for objective, style in ((LABEL, "-"), (list(OBJECTIVES)[1], "--")):
+    for objective, dashes in ((LABEL, "-"), (list(OBJECTIVES)[1], "--")):
         same = [own for own in found if own.objective == objective and own.rules > 1]
         for level in same[0].best if same else []:
             numbers = [own.published(level) for own in same]
-            axes.plot([own.rules for own in same], numbers, style, color=colours[level], lw=1)
+            axes.plot([own.rules for own in same], numbers, dashes, color=colours[level], lw=1)
     rules = sorted({own.rules for own in found})
     axes.set(xscale="log", yscale="log", xlabel="rules per symbol m")
     axes.set_xticks(rules, [str(m) for m in rules])
