@@ -12,13 +12,15 @@ from matplotlib import pyplot as plt
 
 from dualnets import experiments
 from dualnets.experiments.emergence._samples_needed import INVARIANCE
+from dualnets.experiments.prediction._complexity import SHARE
 from dualnets.lab import grids
 from dualnets.lab.report import style as figures
 from dualnets.lab.variants import PRE, RANK, RATIO, SPREAD
 
 BY_RATIO = ("cardinality", "hierarchy")
+OWN_METRIC = {"samples": INVARIANCE, "complexity": SHARE}
 # those with a figure of another kind than a row per variant
-OF_THEIR_OWN = ("augmentation", "depth_and_width", "hierarchy", "polarity", "samples",
+OF_THEIR_OWN = ("augmentation", "complexity", "depth_and_width", "hierarchy", "phase", "polarity", "samples",
                 "teacher_student", "use")  # fmt: skip
 # of the others those with the most rows, the longest names and a sweep
 DRAWN = (*OF_THEIR_OWN, "branching", "byol_batchnorm", "byol_reinit")
@@ -59,7 +61,7 @@ def made_up(name, alike):
                     "level": level, "ceiling": 0.97, "initial": start, "value": value, "null": 0.03,
                     "view_correlation": 1 / (level + at), "surviving_share": 1 / (level + at),
                 }  # fmt: skip
-                metric = RATIO if name in BY_RATIO else INVARIANCE if name == "samples" else PRE
+                metric = RATIO if name in BY_RATIO else OWN_METRIC.get(name, PRE)
                 rows.append(of_level | {"metric": metric, "node": str(level)})
                 if name == "teacher_student":
                     code = import_module(experiment.code)

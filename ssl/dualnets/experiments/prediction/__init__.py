@@ -1,0 +1,1 @@
+"""Experiments on networks that predict leaves, beside the exact Bayes answers."""
