@@ -53,8 +53,8 @@ def in_order(reference: str) -> Claim:
             f"{NEAREST}For every pair of consecutive levels from 1 on, an exact signed-rank test over trees "
             f"(Wilcoxon, one-sided, p < {SIGNIFICANCE} after Bonferroni) of whether the higher level's time "
             "is later. Holds if it is for all pairs; fails if it is earlier for one, or if for some level "
-            "the median time is infinite with its whole 95% interval (order statistics, Bonferroni over levels); "
-            f"open otherwise, or with fewer than {FEWEST_TREES} trees.",
+            "the median time is infinite with its whole 95% interval (order statistics, Bonferroni over "
+            f"levels); open otherwise, or with fewer than {FEWEST_TREES} trees.",
             Deferred(f"{CODE}:judge_order"),
         ),
         "order",
@@ -71,10 +71,11 @@ def in_steps(reference: str) -> Claim:
             "For every level between 0 and the highest, the time, in the logarithm of updates, that the loss "
             "takes through a narrow band around the level's filtered loss is divided by the time that it "
             "takes through bands of equal width half-way to the losses of the levels below and above "
-            "(geometric mean of the two). Holds if over trees this ratio is above 1 for all levels (exact signed-rank "
-            f"test, p < {SIGNIFICANCE} after Bonferroni); fails if it is below 1 for one, or if for one the "
-            f"mean logarithm is below {log(SLOWER):.2f} (a ratio of {SLOWER:g}) with its whole 95% interval "
-            f"(Bonferroni); open otherwise, or where fewer than {FEWEST_TREES} trees get through all bands.",
+            "(geometric mean of the two). Holds if over trees this ratio is above 1 for all levels (exact "
+            f"signed-rank test, p < {SIGNIFICANCE} after Bonferroni); fails if it is below 1 for one, or "
+            f"if for one the mean logarithm is below {log(SLOWER):.2f} (a ratio of {SLOWER:g}) with its "
+            f"whole 95% interval (Bonferroni); open otherwise. A level for which fewer than {FEWEST_TREES} "
+            "trees get through all three bands decides nothing, and the claim does not hold without it.",
             Deferred(f"{CODE}:judge_steps"),
         ),
         "steps",
@@ -90,10 +91,10 @@ def by_layer(reference: str) -> Claim:
         Rule(
             "A level's layer is the first one whose vectors at the leaves' positions read the leaf's "
             f"ancestor at this level with at least {READ:g} of the correlation of the best layer (held-out "
-            "linear readout, mean over positions). A tree's number is Kendall's rank correlation of levels and "
-            "their layers, 0 where all levels have one layer. Holds if it is above 0 over trees (exact "
-            f"signed-rank test, p < {SIGNIFICANCE}); fails if its mean is below {LITTLE_ORDER:g} with its whole 95% "
-            f"interval; {OPEN}",
+            "linear readout, mean over positions). A tree's number is Kendall's rank correlation of levels "
+            "and their layers, 0 where all levels have one layer. Holds if it is above 0 over trees (exact "
+            f"signed-rank test, p < {SIGNIFICANCE}); fails if its mean is below {LITTLE_ORDER:g} with its "
+            f"whole 95% interval; {OPEN}",
             Deferred(f"{CODE}:judge_layers"),
         ),
         "layers",

@@ -225,16 +225,20 @@ def judge_steps(table: pd.DataFrame) -> Judgement:
         }
         for name in values
     ]
-    slower = [name for name, p in p_more.items() if p < SIGNIFICANCE]
-    faster = [name for name, p in p_less.items() if p < SIGNIFICANCE]
+    enough = [name for name, each in found.items() if not too_few(each.n)]
+    slower = [name for name in enough if p_more[name] < SIGNIFICANCE]
+    no_step = [
+        name for name in enough if p_less[name] < SIGNIFICANCE or found[name].high < np.log(SLOWER)
+    ]
     outcome: Outcome = "open"
     reason = f"slower at {len(slower)} of {len(values)} filtered losses"
-    if few := too_few(min(each.n for each in found.values()), of="trees that pass all three bands"):
-        reason = few
-    elif faster or any(each.high < np.log(SLOWER) for each in found.values()):
-        outcome = "fails"
+    if no_step:
+        outcome, reason = "fails", f"{reason}; no step at {', '.join(no_step)}"
     elif len(slower) == len(values):
         outcome = "holds"
+    elif len(enough) < len(values):
+        few = [f"{name}, n = {found[name].n}" for name in values if name not in enough]
+        reason += f"; too few trees get through the bands of {'; '.join(few)}"
     return Judgement(
         outcome, reason, effect, min(found.values(), key=lambda each: each.value), details
     )

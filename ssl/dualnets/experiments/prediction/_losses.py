@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
@@ -32,21 +33,38 @@ MASKED = "masked-prediction"  # the method whose layers are read
 
 def run_cell(settings: Any, device: torch.device, progress: ProgressListener) -> CellResult:
     """Train one ensemble; measure its distance from every filtered tree, and where ancestors are read."""
-    trees, seed = settings.build_trees(), settings.seed
+    trees = settings.build_trees()
     method = cast("LeafPrediction", settings.build_method())
     exact = of_settings(settings, trees)
     probed = {0, settings.steps // 2, settings.steps}
-    parts = []
+
+    def layers(snapshot: Snapshot) -> pd.DataFrame:
+        if settings.method != MASKED or snapshot.step not in probed:
+            return pd.DataFrame()
+        return readout_rows(snapshot, exact, trees)
+
+    return train_and_measure(settings, device, progress, trees, method, exact, layers)
+
+
+def train_and_measure(
+    settings: Any,
+    device: torch.device,
+    progress: ProgressListener,
+    trees: LatentTree,
+    method: LeafPrediction,
+    exact: ExactPredictions,
+    also: Callable[[Snapshot], pd.DataFrame],
+) -> CellResult:
+    """Train one ensemble; measure its losses on the rows of exact predictions, and what `also` makes."""
+    seed, parts = settings.seed, []
     for snapshot in trajectory(
         settings.build_network(trees, seed, device), method, trees, seed=seed,
         snapshots=snapshot_steps(settings), progress=progress.updated, **settings.training(),
     ):  # fmt: skip
         found = loss_rows(snapshot, method, exact, trees)
-        parts.append(found)
         loss = found[found["metric"] == LOSS]["value"].mean()
         progress.probed(snapshot.step, {"loss": float(loss)})
-        if settings.method == MASKED and snapshot.step in probed:
-            parts.append(readout_rows(snapshot, exact, trees))
+        parts += [found, also(snapshot)]
     table = pd.concat(parts, ignore_index=True)
     by_curve = table.groupby(["metric", "level", "node", "member"], sort=False)["value"]
     table["initial"] = by_curve.transform("first")

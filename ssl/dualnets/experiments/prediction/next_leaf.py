@@ -19,7 +19,7 @@ from dualnets.lab.rules import Deferred
 SWEEP = Sweep(
     "hltm run next-leaf --seed 1000 --members 4 --steps 1000 --snapshots 4 --lr 0.001 0.003 0.01",
     (0.001, 0.003, 0.01),
-    {"next leaf": (NAN, 0.0, NAN)},
+    {"next leaf": (0.962, 0.978, NAN)},
 )
 EXPERIMENT = ablation(
     __name__,
@@ -39,7 +39,7 @@ EXPERIMENT = ablation(
     summary="next leaves: a step in the loss for every level?",
     settings=GrammarPrediction,
     variants={"next leaf": {"method": "next-leaf", "augment": "resample-leaves:0"}},
-    common=COMMON,
+    common={**COMMON, "steps": 2000},
     scales=SCALES,
     sweep=SWEEP,
     table=Deferred(f"{CODE}:summary_table"),
