@@ -11,8 +11,8 @@ common ancestor. The sum of these correlations, the susceptibility, is the numbe
 together; in Random Hierarchy Models and in images its peak marks the transition at which the class changes
 (arXiv 2410.13770). On small trees the peak is broad, so that here the transition is the level of noise at
 which the susceptibility has grown by half. At t = 1 leaves that are drawn each by itself are independent,
-and those that are drawn together are a new sample of the tree. Networks are compared with the exact denoiser by the
-same procedure; beside both stands the exact reverse process, which draws all leaves together.
+and those that are drawn together are a new sample of the tree. Networks are compared with the exact denoiser
+by the same procedure; beside both stands the exact reverse process, which draws all leaves together.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ from dualnets.lab.ablation import Sweep, ablation
 from dualnets.lab.rules import FEWEST_TREES, Claim, Deferred, Rule
 
 CODE = "dualnets.experiments.prediction._denoise"
-NAN = float("nan")
 NEAR = 0.05  # of correlations, and of levels of noise
 LEVELS = (0.1, 0.25, 0.4, 0.6, 0.8)
-# The share of the way from independent leaves to the Bayes loss, in place of a gap closed.
+# The share of the way from independent leaves to the Bayes loss, in place of a gap closed; the best rate with
+# little noise is that of all levels.
 SWEEP = Sweep(
-    "hltm run denoise --seed 1000 --members 3 --steps 150 --snapshots 3 --lr 0.001 0.003 0.01",
+    "hltm run denoise --only 'noise 0.1' --seed 1000 --members 3 --steps 150 --snapshots 3 "
+    "--lr 0.001 0.003 0.01",
     (0.001, 0.003, 0.01),
-    {f"noise {level}": (NAN, 0.0, NAN) for level in LEVELS},
+    {"noise 0.1": (0.870, 0.919, 0.886)},
 )
 OPEN = f"open otherwise, with fewer than {FEWEST_TREES} trees, or where one diverged."
 
@@ -74,21 +75,24 @@ EXPERIMENT = ablation(
     summary="noise on leaves: a denoiser beside the exact one",
     settings=BinaryPrediction,
     variants={
-        f"noise {level}": {"method": "denoising", "augment": f"flip-leaves:{level}"}
+        f"noise {level}": {
+            "method": "denoising", "augment": f"flip-leaves:{level}", "lr": SWEEP.best("noise 0.1"),
+        }
         for level in LEVELS
     },
     common={
-        "polarity_low": 0.95, "polarity_high": 0.95, "depth": 3, "seed": [0, 1], "members": 6, "layers": 2, "width": 32,
-        "heads": 2, "batch": 64, "steps": 600, "snapshots": 6, "evaluation_samples": 4096,
+        "polarity_low": 0.95, "polarity_high": 0.95, "depth": 3, "seed": [0, 1], "members": 6, "layers": 2,
+        "width": 32, "heads": 2, "batch": 64, "steps": 600, "snapshots": 6, "evaluation_samples": 4096,
         "optimizer": "adam",
     },
     scales={
-        "smoke": {"seed": 0, "depth": 2, "members": 3, "steps": 40, "snapshots": 3, "evaluation_samples": 512},
+        "smoke": {
+            "seed": 0, "depth": 2, "members": 3, "steps": 40, "snapshots": 3, "evaluation_samples": 512,
+        },
         "default": {},
         "long": {"steps": 2400, "snapshots": 10},
         "paper": {"depth": 4, "members": 12, "steps": 20_000, "snapshots": 12, "width": 64},
     },
-    sweep=SWEEP,
     table=Deferred(f"{CODE}:summary_table"),
     figure=Deferred("dualnets.experiments.prediction._denoise_figure:draw"),
     code=CODE,
