@@ -87,7 +87,7 @@ EXPERIMENT = ablation(
     },
     scales={
         "smoke": {
-            "seed": 0, "depth": 2, "members": 3, "steps": 40, "snapshots": 3, "evaluation_samples": 512,
+            "seed": 0, "depth": 2, "members": 12, "steps": 40, "snapshots": 3, "evaluation_samples": 512,
         },
         "default": {},
         "long": {"steps": 2400, "snapshots": 10},

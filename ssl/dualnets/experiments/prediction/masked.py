@@ -25,7 +25,6 @@ from dualnets.lab.ablation import Sweep, ablation
 from dualnets.lab.rules import Deferred
 
 CODE = "dualnets.experiments.prediction._losses"
-NAN = float("nan")
 COMMON: dict[str, Any] = {
     "symbols": 6, "rules": 2, "depth": 3, "seed": [0, 1], "members": 6, "layers": 3, "width": 32, "heads": 2,
     "batch": 64, "steps": 4000, "snapshots": 32, "evaluation_samples": 2048, "optimizer": "adam",
@@ -34,7 +33,7 @@ SCALES: dict[str, dict[str, Any]] = {
     "smoke": {
         "seed": 0,
         "depth": 2,
-        "members": 3,
+        "members": 12,
         "steps": 40,
         "snapshots": 5,
         "evaluation_samples": 512,
@@ -47,7 +46,7 @@ SCALES: dict[str, dict[str, Any]] = {
 SWEEP = Sweep(
     "hltm run masked --seed 1000 --members 4 --steps 1000 --snapshots 4 --lr 0.001 0.003 0.01",
     (0.001, 0.003, 0.01),
-    {"masked": (0.809, 0.818, NAN)},
+    {"masked": (0.809, 0.818, 0.710)},
 )
 
 
