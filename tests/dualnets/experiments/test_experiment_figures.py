@@ -148,7 +148,7 @@ def test_no_text_lies_on_another_or_outside(name, alike, monkeypatch):
     ("name", "table"),
     [
         ("masked", lambda: course(layers={1: 1, 2: 2, 3: 3})),
-        ("next_leaf", lambda: course(variant="next leaf")),
+        pytest.param("next_leaf", lambda: course(variant="next leaf"), marks=pytest.mark.slow),
         ("denoise", denoised),
     ],
 )

@@ -42,7 +42,7 @@ def judged(experiment, table, claim):
 @pytest.mark.parametrize("kind", ["masked", "flipped", "next"])
 def test_exact_predictions_have_the_exact_losses(kind):
     trees = hltm.symmetric_binary(depth=2, polarity=0.9, members=2, seed=0)
-    given = {"samples": 8192, "seed": 3}
+    given = {"samples": 4096, "seed": 3}
     if kind == "next":
         exact, losses = next_leaf_predictions(trees, **given), {}
     elif kind == "masked":
@@ -55,7 +55,7 @@ def test_exact_predictions_have_the_exact_losses(kind):
         known = trees.bayes_loss(predictor=trees.filtered(level), **losses).value
         found = exact.bayes + exact.between(level)
         found = found if known.ndim == 2 else found.mean(-1)
-        torch.testing.assert_close(found, known, atol=0.02, rtol=0)
+        torch.testing.assert_close(found, known, atol=0.03, rtol=0)
 
 
 def test_the_distance_from_the_exact_predictor_is_the_loss_in_excess():
