@@ -1,6 +1,6 @@
-"""The figure of `masked` and `next_leaf`: loss over updates beside the exact losses of filtered trees (dashed),
-distance of the networks from the predictor of each level, and the readout of levels by layer or the loss by
-leaf; means over trees with 95% intervals.
+"""The figure of `masked` and `next_leaf`: loss over updates beside the exact losses of filtered trees
+(dashed), distance of the networks from the predictor of each level, and the readout of levels by layer or
+the loss by leaf; means over trees with 95% intervals.
 """
 
 from __future__ import annotations
