@@ -73,7 +73,8 @@ class ExactPredictions(NamedTuple):
         for first in range(0, self.shown.shape[1], PART):
             rows = slice(first, first + PART)
             own = self.shown[:, rows]
-            yield rows, method.logits(network, state, Batch(own, own.shape[1])).log_softmax(-1)
+            found = method.logits(network, state, Batch(own, own.shape[1]))
+            yield rows, found.log_softmax(-1).cpu()
 
     def _mean(self, values: Tensor) -> Tensor:
         """`(S, X)` float64 means of `(S, B, X)` over the rows in which a leaf is predicted."""

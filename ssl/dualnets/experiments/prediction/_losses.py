@@ -17,6 +17,7 @@ from dualnets.experiments.prediction._loss_rules import (
     attained,
     stages,
 )
+from dualnets.experiments.prediction._prediction_settings import TOKENS
 from dualnets.lab.experiment import CellResult, ProgressListener
 from dualnets.lab.learning_curves import snapshot_steps
 from dualnets.lab.stats import last_step, mean_interval
@@ -39,9 +40,8 @@ def run_cell(settings: Any, device: torch.device, progress: ProgressListener) ->
     probed = {0, settings.steps // 2, settings.steps}
 
     def layers(snapshot: Snapshot) -> pd.DataFrame:
-        if settings.method != MASKED or snapshot.step not in probed:
-            return pd.DataFrame()
-        return readout_rows(snapshot, exact, trees)
+        reads = settings.method == MASKED and settings.network in TOKENS and snapshot.step in probed
+        return readout_rows(snapshot, exact, trees) if reads else pd.DataFrame()
 
     return train_and_measure(settings, device, progress, trees, method, exact, layers)
 
@@ -108,7 +108,7 @@ def readout_rows(snapshot: Snapshot, exact: ExactPredictions, trees: LatentTree)
     correlation; its ceiling is that of complete leaves.
     """
     found = snapshot.network.activations(exact.shown)
-    layers = {level: values.float() for level, values in found.items()}
+    layers = {level: values.float().cpu() for level, values in found.items()}
     table = measure_positions(layers, trees, draw=exact.draw)
     table = table[table["metric"] == READOUT]
     means = table.groupby(["member", "layer", "level"], as_index=False)[
