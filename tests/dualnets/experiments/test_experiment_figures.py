@@ -8,6 +8,7 @@ import matplotlib.text
 import numpy as np
 import pandas as pd
 import pytest
+from made_up_losses import course, denoised
 from matplotlib import pyplot as plt
 
 from dualnets import experiments
@@ -143,6 +144,19 @@ def test_no_text_lies_on_another_or_outside(name, alike, monkeypatch):
     with figures.house_style():
         figure = experiments.load(name).plot(made_up(name, alike))
         assert troubles(figure, monkeypatch) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        ("masked", lambda: course(layers={1: 1, 2: 2, 3: 3})),
+        pytest.param("next_leaf", lambda: course(variant="next leaf"), marks=pytest.mark.slow),
+        ("denoise", denoised),
+    ],
+)
+def test_no_text_lies_on_another_where_leaves_are_predicted(name, table, monkeypatch):
+    with figures.house_style():
+        assert troubles(experiments.load(name).plot(table()), monkeypatch) == []
 
 
 def test_a_figure_with_troubles_is_found_out(monkeypatch):
