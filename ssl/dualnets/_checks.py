@@ -122,8 +122,26 @@ def check_network(name: str, value: Any) -> None:
     if isinstance(value, type) or not all(hasattr(value, name) for name in names):
         raise TypeError(
             f"{name} must be such as dualnets.tree_network(trees, units=5, seed=1), got a "
-            f"{getattr(value, '__name__', type(value).__name__)}; dualnets.TorchEnsemble makes one of "
-            "any torch module"
+            f"{getattr(value, '__name__', type(value).__name__)}; "
+            + (
+                "its .network is one"
+                if hasattr(value, "network")
+                else "dualnets.TorchEnsemble makes one of any torch module"
+            )
+        )
+
+
+def check_tree(value: Any) -> None:
+    """A tree, or an ensemble of trees, to build a network on.
+
+    Raises:
+        TypeError: any other value, such as pictures.
+    """
+    if not hasattr(value, "topology"):
+        hint = "; networks on pictures are dualnets.conv_net and dualnets.resnet18"
+        raise TypeError(
+            f"tree must be such as hltm.symmetric_binary(depth=3, seed=0), got {type(value).__name__}"
+            + hint * hasattr(value, "shape")
         )
 
 

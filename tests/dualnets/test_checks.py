@@ -31,6 +31,7 @@ from dualnets import (
     SwAV,
     TeacherStudent,
     VICReg,
+    images,
 )
 from dualnets._checks import check_network, check_number
 from dualnets.optim.per_member import check_rates
@@ -109,6 +110,10 @@ KINDS = [
     (lambda: TeacherStudent(None), "teacher must be such as dualnets.tree_network.*got a NoneType"),
     (lambda: TeacherStudent(nn.Linear(4, 2)), "teacher must be .*got a Linear; dualnets.TorchEnse"),
     (lambda: begin(net=nn.Linear(4, 2)), "network must be .*got a Linear; dualnets.TorchEnsemble"),
+    (
+        lambda: images.evaluate(next(begin(snapshots=[0])), None, seed=0),
+        "network must be .*got a Snapshot; its .network is one",
+    ),
     (lambda: begin(source="tree"), "source must be such as hltm.symmetric_binary.* got 'tree'"),
     (lambda: begin(steps=3.0), "steps must be a whole number, got 3.0"),
     (lambda: begin(batch=16.0), "batch must be a whole number, got 16.0"),

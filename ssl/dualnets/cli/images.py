@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import textwrap
+from dataclasses import MISSING, fields
 from importlib.util import find_spec
 from pathlib import Path
 
+from dualnets._options import described
 from dualnets.cli._flags import Flag, parse
 from dualnets.images.known import KNOWN, VARIABLE, found_in
-from dualnets.images.operations import OPERATIONS, usage
+from dualnets.images.operations import OPERATIONS, Operation, usage
 from dualnets.images.views import PRESETS, parse_views
 from hltm._paths import local_path
 
@@ -71,11 +73,22 @@ def _list(data: str | None) -> None:
     print("\noperations for --augment, with + between them:")
     for kind in OPERATIONS.values():
         print(f"  {usage(kind)}")
-        print(_wrapped((kind.__doc__ or "").partition("\n\n")[0]))
+        print(_wrapped(_meaning(kind)))
     print("\npresets:")
     for name, text in PRESETS.items():
         print(f"  {name:{COLUMN}}{text or 'no operation: every view is the picture'}")
     print("\nhltm images --show DATASET --augment crop:0.5+blur draws views.")
+
+
+def _meaning(kind: type[Operation]) -> str:
+    """What an operation does, and what each of its numbers is."""
+    text = (kind.__doc__ or "").partition("\n\n")[0]
+    found = described(kind.__doc__ or "", "Attributes")
+    for field in fields(kind):
+        default = "" if field.default is MISSING else f" (default: {field.default:g})"
+        meaning = found[field.name].removesuffix(".").replace("`", "")
+        text += f" {field.name.upper()}: {meaning}{default}."
+    return text
 
 
 def _place(name: str, data: str | None) -> str:

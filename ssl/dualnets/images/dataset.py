@@ -73,7 +73,8 @@ class LabelledImages:
 
         Raises:
             TypeError: pictures that are not uint8, or labels that are not integers.
-            ValueError: no pictures, shapes that do not fit, or a label without a class.
+            ValueError: no pictures, shapes that do not fit, channels that come last, or a label without a
+                class.
 
         Example:
             >>> import numpy as np
@@ -198,6 +199,11 @@ def _pictures(part: str, images: Any) -> Array:
     if found.ndim not in (3, 4) or not found.size:
         raise ValueError(
             f"{part} pictures must have the shape (N, C, H, W) or (N, H, W), got {found.shape}"
+        )
+    if found.ndim == 4 and found.shape[3] in (1, 3, 4) and found.shape[1] > 4:
+        raise ValueError(
+            f"{part} pictures must have the shape (N, C, H, W), got {found.shape}, whose channels come "
+            "last: move them by .transpose(0, 3, 1, 2)"
         )
     return found if found.ndim == 4 else found[:, None]
 

@@ -121,7 +121,9 @@ def evaluate(
         raise ValueError(f"training pictures must be at least {HELD_OUT}, got {there}")
     for count in labels:
         if count is not None:
-            check_whole("labels", count, low=max(2 * classes, HELD_OUT))
+            least = max(2 * classes, HELD_OUT)
+            why = f"(two for each of {classes} classes)" * (2 * classes >= HELD_OUT)
+            check_whole("labels", count, low=least, unit=why)
             if count > there:
                 raise ValueError(
                     f"labels must be at most the {there} training pictures, got {count}"

@@ -206,7 +206,8 @@ def parse_views(text: str) -> ImageAugmentation:
     Presets: `default`, a crop and light, for pictures whose left and right differ, such as digits; `simclr`
     and `byol`, as published (every view of `byol` has the mean probabilities of its two kinds of views);
     `none`. Operations: `crop:SCALE`, `shift:PIXELS`, `flip`, `blur`, `light:STRENGTH`, `colour`, `jitter`,
-    `grey`, `solarise`, `noise:STD`; further numbers after colons.
+    `grey`, `solarise`, `noise:STD`; further numbers after colons, spaces around a `+` as you like.
+    `help(dualnets.images.OPERATIONS["crop"])` says what the numbers of one mean, `hltm images` those of all.
 
     Raises:
         TypeError: not a text.
@@ -221,12 +222,12 @@ def parse_views(text: str) -> ImageAugmentation:
     """
     if not isinstance(text, str):
         raise TypeError(f"an augmentation of pictures must be a text, got {text!r}")
-    written = PRESETS.get(text, text)
-    if text in PRESETS and not written:
+    written = PRESETS.get(text.strip(), text)
+    if not written and text:
         return ImageAugmentation()
     for part in written.split("+"):
-        if part in PRESETS:
-            raise ValueError(f"{part} is a preset, which stands alone, got {text!r}")
+        if part.strip() in PRESETS:
+            raise ValueError(f"{part.strip()} is a preset, which stands alone, got {text!r}")
     return ImageAugmentation(tuple(map(parse_operation, written.split("+"))))
 
 

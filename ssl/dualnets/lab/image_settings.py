@@ -205,5 +205,23 @@ class ImageSettings(  # the first base's defaults count
         import torch
 
         images = self.build_images()
+        self._check_probes(images)
         one = replace(self, members=1)
         self.check_training(images, one.build_network(images, self.seed, torch.device("cpu")))
+
+    def _check_probes(self, images: LabelledImages) -> None:
+        """Raise ValueError where the probes need other numbers of pictures, in the flags' names."""
+        for flag, given, part in (
+            ("probe-samples", self.probe_samples, images.train),
+            ("evaluation-samples", self.evaluation_samples, images.test),
+        ):
+            if given > len(part.labels):
+                raise ValueError(
+                    f"{flag} must be at most the {len(part.labels)} pictures of {images.name}, got {given}"
+                )
+        classes, most = len(images.classes), self.probe_samples or len(images.train.labels)
+        if not 2 * classes <= self.few_labels <= most:
+            raise ValueError(
+                f"few-labels must be in {2 * classes}..{most}, from two for each of {classes} classes to "
+                f"all pictures that probes are fitted to, got {self.few_labels}"
+            )

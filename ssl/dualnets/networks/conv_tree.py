@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from dualnets._checks import check_tree
 from dualnets.networks.block_network import BlockNetwork
 from dualnets.networks.network import feature_widths, leaf_states, network_members
 from dualnets.networks.normalizations import Normalization
@@ -50,6 +51,7 @@ def conv_tree(
         >>> {level: tuple(a.shape) for level, a in network.activations(tree.sample(7, seed=2).leaves).items()}
         {1: (7, 4, 5), 2: (7, 2, 5), 3: (7, 1, 5)}
     """
+    check_tree(tree)
     topology = tree.topology
     states = leaf_states(tree)
     uneven = irregularity(topology, feature_widths(states, one_hot))

@@ -129,14 +129,15 @@ class ImageNetwork(Network):
         Args:
             leaves: pictures, `(S, B, X)` with X = C * H * W, channel after channel, or `(S, B, C, H, W)`;
                 without the S axis where the network has none. Floating-point numbers are taken as they are,
-                uint8 is divided by 255.
+                uint8 is divided by 255; `train` and `evaluate` give it `(uint8 / 255 - mean) / std`, with
+                the `mean` and `std` of the data set.
 
         Returns:
             `(S, B, U)` or `(B, U)`.
 
         Raises:
             ValueError: pictures of the wrong shape.
-            TypeError: pictures of another dtype.
+            TypeError: pictures of another dtype, or no tensor.
         """
         return self._output(self._run(leaves, training=self.training))
 
@@ -177,6 +178,7 @@ class ImageNetwork(Network):
     def _pictures(self, leaves: Tensor) -> Tensor:
         """The pictures as `(S, B, C, H, W)` in the weights' dtype."""
         lead = int(self.stacked)
+        check_kind("pictures", leaves, torch.Tensor, "torch.rand(2, 16, 64)")
         flat = leaves.flatten(1 + lead) if leaves.shape[1 + lead :] == self.shape else leaves
         if not (flat.is_floating_point() or flat.dtype == torch.uint8):
             raise TypeError(f"pictures must be floating-point numbers or uint8, got {flat.dtype}")

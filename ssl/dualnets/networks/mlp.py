@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from dualnets._checks import check_whole
+from dualnets._checks import check_tree, check_whole
 from dualnets.networks.block_network import BlockNetwork
 from dualnets.networks.network import leaf_states, network_members
 from dualnets.networks.normalizations import Normalization
@@ -50,6 +50,7 @@ def mlp(
         >>> mlp(tree, units=[40, 20, 10], seed=1).units
         (40, 20, 10)
     """
+    check_tree(tree)
     given: Any = units.tolist() if hasattr(units, "tolist") else units  # numpy's and torch's
     if isinstance(given, Sequence):
         widths = list(given)

@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from dualnets._checks import check_switch
+from dualnets._checks import check_switch, check_tree
 from hltm.sampling.philox import check_members
 from hltm.tree import LatentTree
 
@@ -134,8 +134,10 @@ def network_members(tree: LatentTree, members: int | None) -> tuple[Sequence[int
     """The addresses of the networks on a tree, and whether public arrays have the S axis.
 
     Raises:
+        TypeError: anything but a tree.
         ValueError: `members` beside several trees.
     """
+    check_tree(tree)
     if members is None:
         return tree.members, tree.stacked
     if tree.stacked:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from dualnets._checks import check_tree
 from dualnets.networks.block_network import BlockNetwork
 from dualnets.networks.network import leaf_states
 from dualnets.networks.normalizations import Normalization
@@ -59,6 +60,7 @@ def shuffled_tree(
         >>> {level: tuple(values.shape) for level, values in found.items()}
         {1: (2, 7, 20), 2: (2, 7, 10), 3: (2, 7, 5)}
     """
+    check_tree(tree)
     network = tree_network(
         tree, units=units, topology=tree.topology, members=members, seed=seed,
         one_hot=one_hot, bias=bias, normalize=normalize, norm=norm,

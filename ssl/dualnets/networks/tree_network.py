@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dualnets._checks import check_whole
+from dualnets._checks import check_tree, check_whole
 from dualnets.networks.block_network import BlockNetwork
 from dualnets.networks.network import feature_widths, leaf_states, network_members
 from dualnets.networks.normalizations import Normalization
@@ -68,6 +68,7 @@ def tree_network(
         >>> {level: tuple(a.shape) for level, a in network.activations(tree.sample(7, seed=2).leaves).items()}
         {1: (7, 1, 5), 2: (7, 1, 5), 3: (7, 1, 5)}
     """
+    check_tree(tree)
     shape = tree.topology if topology is None else topology
     if len(shape.leaves) != len(tree.leaves):
         raise ValueError(

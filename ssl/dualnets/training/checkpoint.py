@@ -38,7 +38,9 @@ class Checkpoints:
 
     Attributes:
         folder: for one training; what it was made with is written beside the tensors, and a training
-            that was made with anything else is refused.
+            that was made with anything else is refused, also with another number of steps, on which
+            schedules depend. To train further than that, train the last snapshot's network anew, in another
+            folder; optimiser, target network and heads then begin anew.
         every: how many updates lie between two checkpoints.
         keep: how many of the newest are kept. Those at the snapshots of a trajectory are all kept, so
             that a resumed trajectory yields them again.

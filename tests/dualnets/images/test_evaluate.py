@@ -212,7 +212,7 @@ def test_fewer_pictures_are_the_first_of_a_fixed_order():
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"labels": (19,)}, ValueError, "labels must be at least 20, got 19"),
+        ({"labels": (19,)}, ValueError, r"at least 20 \(two for each of 10 classes\), got 19"),
         ({"labels": (5000,)}, ValueError, "labels must be at most the 1297 training pictures, got 5000"),
         ({"labels": (300,), "train_samples": 200}, ValueError, "at most the 200 training"),
         ({"labels": 100}, TypeError, r"labels must be a tuple such as \(None, 100\), got 100"),

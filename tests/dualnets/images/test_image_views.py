@@ -202,6 +202,13 @@ def test_numbers_of_an_operation_are_uniform_and_independent():
     assert abs(off).max() < 4.5 / np.sqrt(4000)
 
 
+def test_spaces_may_stand_around_operations():
+    assert parse_views(" crop:0.5 + flip ") == parse_views("crop:0.5+flip")
+    assert parse_views(" none ") == parse_views("none")
+    with pytest.raises(ValueError, match="simclr is a preset, which stands alone"):
+        parse_views("simclr + flip")
+
+
 @pytest.mark.parametrize("text", EVERY)
 def test_an_augmentation_is_a_value_with_a_name(text):
     augment = parse_views(text)

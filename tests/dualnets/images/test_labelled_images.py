@@ -187,6 +187,7 @@ def test_the_digest_is_of_the_content(change):
     [
         ((np.zeros((2, 4, 4)), [0, 1]), None, None, TypeError, "must be uint8, .* got float64"),
         ((np.zeros((2, 4), np.uint8), [0, 1]), None, None, ValueError, r"\(N, H, W\), got \(2, 4\)"),
+        ((np.zeros((2, 6, 6, 3), np.uint8), [0, 1]), None, None, ValueError, r"transpose\(0, 3, 1, 2\)"),
         ((np.zeros((0, 4, 4), np.uint8), []), None, None, ValueError, r"got \(0, 4, 4\)"),
         ((np.zeros((2, 4, 4), np.uint8), [0.0, 1]), None, None, TypeError, "labels must be integers"),
         ((np.zeros((2, 4, 4), np.uint8), [0]), None, None, ValueError, r"shape \(2,\), .* got \(1,\)"),

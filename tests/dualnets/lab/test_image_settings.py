@@ -86,6 +86,12 @@ def test_what_shows_when_training_starts_is_refused_before_it():
     ImageSettings(method="byol").check()
     with pytest.raises(ValueError, match="samples must be at most the 1297 training pictures"):
         ImageSettings(samples=1298).check()
+    with pytest.raises(ValueError, match=r"few-labels must be in 20..1297, .* got 5"):
+        ImageSettings(few_labels=5).check()
+    with pytest.raises(ValueError, match=r"few-labels must be in 20..50, .* got 100"):
+        ImageSettings(probe_samples=50).check()
+    with pytest.raises(ValueError, match="evaluation-samples must be at most the 500 pictures"):
+        ImageSettings(evaluation_samples=501).check()
     with pytest.raises(ValueError, match="label"):
         ImageSettings(method="supervised").check()
 

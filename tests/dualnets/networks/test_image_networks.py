@@ -219,6 +219,8 @@ def test_whole_numbers_are_divided_by_255():
     assert network(given).equal(network(given.float() / 255))
     with pytest.raises(TypeError, match=r"floating-point numbers or uint8, got torch\.int64"):
         network(given.long())
+    with pytest.raises(TypeError, match=r"pictures must be such as torch.rand.*, got a ndarray"):
+        network(given.numpy())
 
 
 # parts of BatchNorm

@@ -315,6 +315,25 @@ def test_leaves_of_the_wrong_shape_are_named(kind):
         network.activations(rows(trees)[0])
 
 
+def test_networks_on_trees_refuse_pictures():
+    digits = dualnets.images.load("digits")
+    for make, options in [
+        (dualnets.tree_network, {"units": 4}),
+        (dualnets.shuffled_tree, {"units": 4}),
+        (dualnets.conv_tree, {"units": 4}),
+        (dualnets.mlp, {"units": 4}),
+        (dualnets.mlp, {"units": [8, 4]}),
+        (dualnets.transformer, {}),
+        (dualnets.conv_sequence, {}),
+    ]:
+        with pytest.raises(
+            TypeError, match="got LabelledImages; networks on pictures are dualnets"
+        ):
+            make(digits, seed=0, **options)
+    with pytest.raises(TypeError, match=r"tree must be such as hltm.symmetric_binary.*, got str$"):
+        dualnets.mlp("tree", units=4, seed=0)
+
+
 @every_kind
 def test_bad_sizes_are_refused(kind):
     with pytest.raises(ValueError, match="members=4 is for a single tree"):

@@ -91,7 +91,7 @@ def parse_operation(text: str) -> Operation:
         Traceback (most recent call last):
         ValueError: crop needs a number: crop:SCALE
     """
-    word, *given = text.split(":")
+    word, *given = text.strip().split(":")
     if word not in OPERATIONS:
         near = difflib.get_close_matches(word, OPERATIONS, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""

@@ -97,7 +97,8 @@ class Jitter(Operation):
 
     Attributes:
         strength: as that of `light`.
-        saturation, hue: as those of `colour`.
+        saturation: as that of `colour`.
+        hue: as that of `colour`.
         probability: of a change.
 
     Raises:

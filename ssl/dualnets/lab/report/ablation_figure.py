@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from dualnets.lab.report.style import AFTER, BEFORE, WIDTH, level_colours
 from dualnets.lab.variants import ALIGNMENT, RATIO, SCORES, VariantStats, by_variant, variant_stats
@@ -160,6 +160,7 @@ def curves(
             axes.plot(beside.index + 1, heights(beside, at), color=BEFORE, linewidth=1)
         axes.plot(curve.index + 1, line, color=AFTER, linewidth=1.4)
     axes.set_xscale("log")
+    axes.xaxis.set_minor_formatter(NullFormatter())  # of short trainings they run into each other
     grey = "\ngrey: as in the first row" if len(found) > 1 else ""
     grey = "\ngrey: untrained" if untrained else grey
     axes.set(
