@@ -39,7 +39,6 @@ napoleon_use_ivar = True  # fields of named tuples are described once
 
 # one look, light and dark, without a request to anywhere
 html_theme = "furo"
-html_static_path = ["_static"]
 html_show_sourcelink = False
 html_theme_options = {"source_repository": "https://github.com/hltm-developers/hltm/",
                       "source_branch": "main", "source_directory": "docs/"}  # fmt: skip

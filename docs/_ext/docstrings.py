@@ -5,11 +5,11 @@ An indented block behind a colon and an empty line is code.
 
 import re
 
-OUTSIDE = re.compile(r"(`+[^`]*`+)|([|*]|(?<=\w)_(?!\w))")
+OUTSIDE = re.compile(r"(`+[^`]*`+|\*\*\w[^*`]*\*\*)|([|*]|(?<=\w)_(?!\w))")
 
 
 def escaped(line):
-    """A line whose bars, stars and final underscores are text, but in code and examples."""
+    """A line whose bars, stars and final underscores are text, but in code, examples and **bold type**."""
     if line.lstrip().startswith((">>>", "...")):
         return line
     return OUTSIDE.sub(lambda found: found[1] or "\\" + found[2], line)
