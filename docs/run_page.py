@@ -8,8 +8,8 @@ CELL = re.compile(r"^```\{code-cell\}[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTA
 
 
 def cells(text):
-    """The code of a page's cells, without options such as `:tags:`."""
-    return [re.sub(r"^:[^\n]*\n", "", code, flags=re.MULTILINE) for code in CELL.findall(text)]
+    """The code of a page's cells, without options such as `:tags:` and magics such as `%matplotlib`."""
+    return [re.sub(r"^[:%][^\n]*\n", "", code, flags=re.MULTILINE) for code in CELL.findall(text)]
 
 
 def run(page):
