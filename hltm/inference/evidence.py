@@ -43,6 +43,7 @@ def read_evidence(tables: Tables, evidence: Any, *, stacked: bool) -> Evidence:
 
     Args:
         evidence: one of
+
             - leaves `(B, X)` in storage order, or `(S, B, X)` where `stacked`: see `check_leaves`;
             - a mapping node -> integer states (one, `(B,)` or `(S, B)`), -1 where missing, or float
               likelihoods `(K,)`, `(B, K)` or `(S, B, K)`. What has no axis B holds for every row, and
@@ -51,6 +52,7 @@ def read_evidence(tables: Tables, evidence: Any, *, stacked: bool) -> Evidence:
               that count from 0 are leaves in storage order. Empty entries are missing: see `frames`;
             - one row of such a frame, a series whose labels are its columns;
             - a draw: its leaves, by name.
+
         stacked: whether the trees have the member axis S.
 
     Raises:

@@ -1,0 +1,48 @@
+"""Docstrings are plain text with `code`: characters that reStructuredText reads otherwise are escaped.
+
+An indented block behind a colon and an empty line is code.
+"""
+
+import re
+
+OUTSIDE = re.compile(r"(`+[^`]*`+|\*\*\w[^*`]*\*\*)|([|*]|(?<=\w)_(?!\w))")
+
+
+def escaped(line):
+    """A line whose bars, stars and final underscores are text, but in code, examples and **bold type**."""
+    if line.lstrip().startswith((">>>", "...")):
+        return line
+    return OUTSIDE.sub(lambda found: found[1] or "\\" + found[2], line)
+
+
+def indent(line):
+    return len(line) - len(line.lstrip())
+
+
+def process(app, what, name, object_, options, lines):
+    example, block = False, None  # block: the indentation of the text above a block of code
+    for at, line in enumerate(lines):
+        if block is not None and (not line.strip() or indent(line) > block):
+            continue
+        block = None
+        after = lines[at + 2] if at + 2 < len(lines) else ""
+        if (
+            line.rstrip().endswith(":")
+            and not lines[at + 1].strip()
+            and indent(after) > indent(line)
+        ):
+            lines[at] = escaped(line.rstrip()) + ":"
+            block = indent(line)
+            continue
+        if line.lstrip().startswith(">>>"):
+            example = True
+        elif not line.strip():
+            example = False  # the output of an example ends with a blank line
+        if not example:
+            lines[at] = escaped(line)
+
+
+def setup(app):
+    # before napoleon, which reads sections
+    app.connect("autodoc-process-docstring", process, priority=400)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
