@@ -1,7 +1,7 @@
 """Keep the outcomes of claims for good: `python benchmarks/claims_history.py`.
 
-`hltm claims --markdown` replaces the files in claims/. This appends each outcome there that is new, by its run or
-its verdict, to claims_history.jsonl with the day of today: one line of JSON each, oldest first.
+`hltm claims --markdown` replaces the files in claims/. This appends each outcome there that is new, by its
+run or its verdict, to claims_history.jsonl with the day of today: one line of JSON each, oldest first.
 """
 
 import datetime
