@@ -11,7 +11,14 @@ from html import escape
 from pathlib import Path
 
 from dualnets import experiments
-from dualnets.lab.claims import SCALES, ClaimResult, load, results_folder
+from dualnets.lab.claims import (
+    SCALES,
+    ClaimResult,
+    load,
+    partners_markdown,
+    results_folder,
+    side_by_side,
+)
 from dualnets.lab.grids import values_by_field
 from dualnets.lab.report.tables import number
 
@@ -266,8 +273,11 @@ def index(found, anchors):
             rows.append([f"[{claim.title}]({name}.md#{slug(claim)})",
                          prose(claim.claim, anchors, cell=True), f"**{claim.verdict}**",
                          claim.shown_effect, ", ".join(pooled)])  # fmt: skip
-        lines += [f"## {title}", f"{len(own)} claims: {total}.",
-                  table(["claim", "in words", "verdict", "effect, 95% interval", "pooled"], rows)]  # fmt: skip
+        titles = ["claim", "in words", "verdict", "effect, 95% interval", "pooled"]
+        lines += [f"## {title}", f"{len(own)} claims: {total}.", table(titles, rows)]
+    stored = {scale: load(results_folder(STORED, scale)) for scale in SCALES}
+    beside = partners_markdown(side_by_side(stored)).replace(" < ", " \\< ")
+    lines += ["## Side by side", "Claims on trees, and the same claims asked of pictures.", beside]
     names = "\n".join(found)
     lines.append(f"```{{toctree}}\n:hidden:\n{names}\n```")
     return "\n\n".join(lines) + "\n"
