@@ -21,6 +21,8 @@ def test_a_notebook_runs(path, monkeypatch):
     assert code
     for i, text in enumerate(code):
         exec(compile(text, f"{path.name}, cell {i}", "exec"), names)
+    if "found" not in names:  # the notebook has assertions of its own
+        return
     found = names["found"]
     assert (found["value"] > found["untrained"]).all()
     assert (found["value"] < found["ceiling"]).all()
