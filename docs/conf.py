@@ -41,7 +41,9 @@ napoleon_use_ivar = True  # fields of named tuples are described once
 # one look, light and dark, without a request to anywhere
 html_theme = "furo"
 html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_show_sourcelink = False
+html_show_copyright = False
 html_theme_options = {"source_repository": "https://github.com/hltm-developers/hltm/",
                       "source_branch": "main", "source_directory": "docs/"}  # fmt: skip
 copybutton_exclude = ".linenos, .gp, .go"

@@ -139,8 +139,8 @@ def figure(found):
         return round(270 + 340 * (value - low) / wide, 1)
 
     height = 26 * len(runs) + 30
-    lines = [f'<svg class="effects" viewBox="0 0 640 {height}" role="img" '
-             'aria-label="Effects with 95% intervals" style="width:100%;max-width:640px" '
+    lines = [f'<svg viewBox="0 0 640 {height}" role="img" '
+             'aria-label="Effects with 95% intervals" '
              'font-size="13" fill="currentColor" font-family="sans-serif">',
              f'<line x1="{x(0)}" x2="{x(0)}" y1="4" y2="{height - 22}" stroke="currentColor" '
              'stroke-opacity=".35" stroke-dasharray="3 3"/>']  # fmt: skip
@@ -155,7 +155,7 @@ def figure(found):
     for end in {low, 0.0, high}:
         lines.append(f'<text x="{x(end)}" y="{height - 4}" text-anchor="middle" opacity=".75">'
                      f"{number(end) if end else 0}</text>")  # fmt: skip
-    return "\n".join(["<figure>", *lines, "</svg>", "</figure>"])
+    return "\n".join(['<figure class="effects">', *lines, "</svg>", "</figure>"])
 
 
 # Pages
@@ -182,16 +182,18 @@ def section(own, claim, past, anchors):
     if first.partner:
         other = first.partner.partition(":")[0].replace("-", "_")
         lines.append(f"The same claim on trees: [{first.partner}]({other}.md).")
-    rows = []
+    rows, reasons = [], []
     for outcome in own:
         c = outcome.claim
+        if c.reason:
+            reasons.append(f"- {outcome.where}: {prose(c.reason, anchors)}.")
         rows.append([
             outcome.where, f"**{c.verdict}**", c.shown_effect, f"{c.n} {c.of}",
-            {None: "", True: "yes", False: "no"}[c.flat], prose(c.reason, anchors, cell=True),
+            {None: "", True: "yes", False: "no"}[c.flat],
             f"{outcome.date}, `{c.run}`" if outcome.date else f"`{c.run}`",
         ])  # fmt: skip
-    titles = ["run", "verdict", "effect, 95% interval", "n", "flat", "reason", "stored"]
-    lines += [table(titles, rows), figure(own)]
+    titles = ["run", "verdict", "effect, 95% interval", "n", "flat", "stored"]
+    lines += [table(titles, rows), figure(own), "How the rule came out:", "\n".join(reasons)]
     if claim is not None:
         lines += ["**The rule**, fixed before the run:",
                   f"> {prose(claim.rule.text, anchors)}"]  # fmt: skip
@@ -217,7 +219,7 @@ def page(name, claims, past, anchors):
     first = next(iter(claims.values()))[0].claim
     seconds = {(o.where, o.claim.run): (o, o.claim.cpu_seconds)
                for own in claims.values() for o in own}  # fmt: skip
-    commands = "\n".join(f"{o.claim.command}  # {o.where}, {s:.0f} CPU seconds"
+    commands = "\n".join(f"# {o.where}, {s:.0f} CPU seconds\n{o.claim.command}"
                          for o, s in seconds.values())  # fmt: skip
     source = f"{SOURCE}/ssl/{experiment.module.replace('.', '/')}.py"
     lines = [f"# {experiment.flag}", f"**{prose(experiment.title, anchors)}**"]
@@ -265,7 +267,7 @@ def index(found, anchors):
         own = [(name, runs) for name, runs in every if (name in pictures) == of_pictures]
         counts = {verdict: sum(runs[0].claim.verdict == verdict for _, runs in own)
                   for verdict in COLOURS}  # fmt: skip
-        total = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+        total = "{holds} hold, {fails} fail and {open} are open".format(**counts)
         rows = []
         for name, runs in own:
             claim = runs[0].claim
@@ -274,7 +276,7 @@ def index(found, anchors):
                          prose(claim.claim, anchors, cell=True), f"**{claim.verdict}**",
                          claim.shown_effect, ", ".join(pooled)])  # fmt: skip
         titles = ["claim", "in words", "verdict", "effect, 95% interval", "pooled"]
-        lines += [f"## {title}", f"{len(own)} claims: {total}.", table(titles, rows)]
+        lines += [f"## {title}", f"Of {len(own)} claims {total}.", table(titles, rows)]
     stored = {scale: load(results_folder(STORED, scale)) for scale in SCALES}
     beside = partners_markdown(side_by_side(stored)).replace(" < ", " \\< ")
     lines += ["## Side by side", "Claims on trees, and the same claims asked of pictures.", beside]
