@@ -83,10 +83,11 @@ def test_pages_are_short():
 
 
 def test_code_in_python_is_executed():
-    """Blocks of Python are cells; what is not to be run is of another language."""
+    """Blocks of Python are cells; those that need what tests do not have are of the language `py`."""
     for page in OWN:
         text = page.read_text(encoding="utf-8")
-        assert "```python" not in text, page.name
+        runs = "```python" not in text
+        assert runs, f"{page.name} has a block of Python that is no cell: make it one, or ```py"
         if "{code-cell}" in text:
             assert text.startswith("---\nfile_format: mystnb\n"), page.name
             for at, code in enumerate(cells(text), start=1):
