@@ -15,7 +15,8 @@ html_title = f"hltm {release}"
 
 extensions = [
     "myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "sphinx_design",
-    "mathml", "docstrings", "command_line", "claim_pages",
+    "mathml", "docstrings", "command_line", "claim_pages", "glossary",
+    "benchmark_pages",
 ]  # fmt: skip
 exclude_patterns = ["_build", "_ext"]
 default_role = "code"  # in docstrings, single backticks are code
@@ -39,7 +40,10 @@ napoleon_use_ivar = True  # fields of named tuples are described once
 
 # one look, light and dark, without a request to anywhere
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_show_sourcelink = False
+html_show_copyright = False
 html_theme_options = {"source_repository": "https://github.com/hltm-developers/hltm/",
                       "source_branch": "main", "source_directory": "docs/"}  # fmt: skip
 copybutton_exclude = ".linenos, .gp, .go"

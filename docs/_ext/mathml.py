@@ -8,6 +8,8 @@ from docutils.utils.math import latex2mathml
 
 # what docutils does not know, and what is as good
 UNKNOWN = {r"\dots": r"\ldots", r"\cr": r"\\", r"\Big": ""}
+# \frac12 has two arguments of one character each, which docutils reads as one of two
+SHORT_FRACTION = re.compile(r"\\([td]?frac)\s*([0-9A-Za-z])\s*([0-9A-Za-z])")
 TAG = re.compile(r"\\tag\{([^}]*)\}")
 
 
@@ -15,6 +17,7 @@ def converted(text, *, block):
     """The MathML of a formula; an error of the build where it cannot be converted."""
     for word, known in UNKNOWN.items():
         text = text.replace(word, known)
+    text = SHORT_FRACTION.sub(r"\\\1{\2}{\3}", text)
     try:
         return latex2mathml.tex2mathml(text, as_block=block)
     except Exception as error:
