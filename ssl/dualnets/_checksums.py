@@ -69,8 +69,10 @@ def damage_of(
 
 def damage_of_manifest(manifest: Mapping[str, Any], name: str = "the manifest") -> str:
     """What is wrong with a manifest; empty if it is as it was written, or has no checksum."""
+    if OWN not in manifest:
+        return f"{name} has lost its own checksum" if FILES in manifest else ""
     rest = {key: value for key, value in manifest.items() if key != OWN}
-    if OWN in manifest and manifest[OWN] != _checksum_of(rest):
+    if manifest[OWN] != _checksum_of(rest):
         return f"{name} was changed: its checksum does not fit"
     return ""
 
