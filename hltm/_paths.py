@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
@@ -82,3 +83,9 @@ def check_file(path: Path) -> None:
         kinds = {stat.S_IFLNK: "a link", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe"}
         kind = kinds.get(stat.S_IFMT(mode), "a device or a socket")
         raise ValueError(f"{path} is {kind}, expected a file")
+
+
+def checksum(path: Path) -> str:
+    """The SHA-256 checksum of a file in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

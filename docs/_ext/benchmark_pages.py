@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from written_pages import write_pages
+
 HOME = Path(__file__).resolve().parents[2] / "benchmarks"
 APART = {"claims"}  # its table has pages of its own
 NAMES = {"README": "draws"}
@@ -21,16 +23,7 @@ def pages():
 
 
 def write(app):
-    folder = Path(app.srcdir) / "results" / "measured"
-    folder.mkdir(parents=True, exist_ok=True)
-    texts = pages()
-    for old in folder.glob("*.md"):
-        if old.stem not in texts:
-            old.unlink()
-    for name, text in texts.items():
-        path = folder / f"{name}.md"
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            path.write_text(text, encoding="utf-8")
+    write_pages(app, "measured", pages())
 
 
 def setup(app):

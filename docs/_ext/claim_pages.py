@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from written_pages import write_pages
+
 from dualnets import experiments
 from dualnets.lab.claims import (
     SCALES,
@@ -299,16 +301,7 @@ def pages():
 
 
 def write(app):
-    folder = Path(app.srcdir) / "results" / "claims"
-    folder.mkdir(parents=True, exist_ok=True)
-    texts = pages()
-    for old in folder.glob("*.md"):
-        if old.stem not in texts:
-            old.unlink()
-    for name, text in texts.items():
-        path = folder / f"{name}.md"
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            path.write_text(text, encoding="utf-8")
+    write_pages(app, "claims", pages())
 
 
 def setup(app):

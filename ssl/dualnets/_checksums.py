@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dualnets._files import plain
+from hltm._paths import checksum
 
 OWN, FILES = "checksum", "checksums"  # of the manifest itself, and of files by name
 
@@ -33,12 +34,6 @@ def with_checksums(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         FILES: {path.relative_to(folder).as_posix(): checksum(path) for path in files},
     }
     return {**whole, OWN: _checksum_of(whole)}
-
-
-def checksum(path: Path) -> str:
-    """The SHA-256 checksum of a file in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def damage_of(

@@ -7,7 +7,6 @@ misses has no state in the file: it is null in Parquet, empty in CSV, and -1 in 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
@@ -60,12 +59,6 @@ def replacing(target: Path) -> Iterator[Path]:
             os.close(folder)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def checksum(path: Path) -> str:
-    """The SHA-256 checksum of a file in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_shard(

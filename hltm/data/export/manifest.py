@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hltm._paths import check_file
-from hltm.data.export.files import checksum, replacing
+from hltm._paths import check_file, checksum
+from hltm.data.export.files import replacing
 from hltm.data.export.recipe import ExportRecipe, Shard
 from hltm.data.export.settings import recipe_of, settings, version
 

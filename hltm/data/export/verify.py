@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from hltm._integers import as_integer
-from hltm._paths import check_file, local_path
-from hltm.data.export.files import checksum, column_names, read_column
+from hltm._paths import check_file, checksum, local_path
+from hltm.data.export.files import column_names, read_column
 from hltm.data.export.manifest import NAMES, manifest_path, read_recipe
 from hltm.data.export.recipe import SUFFIXES, ExportRecipe, Shard
 from hltm.data.export.settings import lost_marks

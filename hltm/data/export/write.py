@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from hltm._executors import Source, check_executor, check_version, this_process
-from hltm._paths import alone, local_path
+from hltm._paths import alone, checksum, local_path
 from hltm.data.export.card import dataset_card
-from hltm.data.export.files import checksum, replacing, write_shard
+from hltm.data.export.files import replacing, write_shard
 from hltm.data.export.manifest import (
     NAMES,
     check_same,

@@ -7,7 +7,7 @@ import pytest
 from exports import SETTINGS, TREE
 
 import hltm
-from hltm.data.export.files import checksum
+from hltm._paths import checksum
 
 
 def test_the_manifest_has_the_origin_of_everything(tmp_path):

@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import hltm
+from hltm._paths import checksum
 from hltm.data.export import recipe
-from hltm.data.export.files import checksum, read_column
+from hltm.data.export.files import read_column
 from hltm.data.export.manifest import read_manifest, read_recipe, write_manifest
 
 DROPPED = hltm.drop_leaves(0.5)

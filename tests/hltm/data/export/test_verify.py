@@ -8,7 +8,7 @@ import pytest
 from exports import FORMATS, SETTINGS, TREE
 
 import hltm
-from hltm.data.export.files import checksum
+from hltm._paths import checksum
 from hltm.data.export.manifest import read_manifest, write_manifest
 
 
