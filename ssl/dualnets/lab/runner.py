@@ -127,13 +127,10 @@ def run(
     wanted = cells(experiment, scale, listed, kept)
     store = Store(out, experiment.name)
     named = {cell_name(experiment, settings): settings for settings in wanted}
-    missing = [
-        (cell, settings) for cell, settings in named.items() if fresh or not store.has_cell(cell)
-    ]
     check_executor(executor)
+    unstored = sum(fresh or not store.has_cell(cell) for cell in named)
     several = (
-        executor is None
-        and worker_processes.worker_count(workers, len(missing), ["cpu"], scale) > 1
+        executor is None and worker_processes.worker_count(workers, unstored, ["cpu"], scale) > 1
     )
     if device in ("auto", "cpu") and several:
         worker_processes.load(["dualnets.lab.loaded", experiment.code])
@@ -162,8 +159,8 @@ def run(
         reporter.damaged(store.run(run_id), damage)
         store.set_aside(store.run(run_id))
     store.check_writable()
-    for cell in () if fresh else named.keys() - dict(missing).keys():
-        if damage := _damage(store.check_cell, cell):
+    for cell in named:
+        if not fresh and store.has_cell(cell) and (damage := _damage(store.check_cell, cell)):
             reporter.damaged(store.cell(cell), damage)
             store.set_aside(store.cell(cell))
     missing = [(cell, own) for cell, own in named.items() if fresh or not store.has_cell(cell)]
