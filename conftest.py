@@ -8,6 +8,7 @@ spin while they wait for each other. Tests about threads set their own number. S
 benchmarks. `pytest --hypothesis-profile=explore` tries other examples each time.
 """
 
+import gc
 import os
 import sys
 from importlib.util import find_spec
@@ -44,11 +45,16 @@ def pytest_cmdline_main(config):
             option.numprocesses, option.dist = min(cores, MOST_PROCESSES), "worksteal"
 
 
-settings.register_profile("same", deadline=None, derandomize=True, max_examples=30)
+settings.register_profile("same", deadline=None, derandomize=True, max_examples=20)
 settings.register_profile(
     "explore", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("same")
+
+
+def pytest_collection_finish():
+    """What is imported by now stays, so that collecting garbage need not look through it every time."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

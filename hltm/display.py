@@ -70,5 +70,7 @@ def _picture(tree: LatentTree) -> str:
             )
         else:
             parts.append(f'<circle cx="{x[v]:.1f}" cy="{y[v]:.1f}" r="8" {style}</circle>')
-    extent = f'width="{x.max() + 0.7 * ACROSS:.0f}" height="{DOWN * (topology.depth + 0.8):.0f}"'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {extent}>{"".join(parts)}</svg><br>'
+    wide, high = f"{x.max() + 0.7 * ACROSS:.0f}", f"{DOWN * (topology.depth + 0.8):.0f}"
+    extent = f'width="{wide}" height="{high}" viewBox="0 0 {wide} {high}"'
+    narrow = 'style="max-width:100%;height:auto"'  # a phone shows the whole tree
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {extent} {narrow}>{"".join(parts)}</svg><br>'

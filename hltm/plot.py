@@ -62,7 +62,8 @@ def tree_figure(
 
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
-    from matplotlib.figure import Figure
+
+    from hltm._figures import Figure
 
     across = positions(topology)
     widest = max(len(topology.leaves), 6)

@@ -78,7 +78,7 @@ def heatmap_figure(
     if not 0 <= member < len(score.strength):
         raise ValueError(f"member must be in 0..{len(score.strength) - 1}, got {member}")
 
-    from matplotlib.figure import Figure
+    from hltm._figures import Figure
 
     strength = _of_pairs(layer, score.strength[member].numpy())
     alone = len(strength) == len(layer.allowed)  # otherwise one number for all units together

@@ -223,7 +223,7 @@ class LearningCurves:
             names = ", ".join(table["metric"][table["node"] != ""].unique())
             raise ValueError(f"no latent has the metric {name!r}, expected one of {names}")
 
-        from matplotlib.figure import Figure
+        from hltm._figures import Figure
 
         line = "level" if by == "layer" else "layer"
         panels = list(shown.groupby(by, sort=False))

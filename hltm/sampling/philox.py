@@ -32,6 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 import torch
@@ -123,8 +124,17 @@ def philox(
         ['6627e8d5', 'e169c58d', 'bc57ac4c', '9b00dbd8']
     """
     device = next((word.device for word in counter if isinstance(word, Tensor)), None)
-    words = (torch.as_tensor(word, device=device) for word in counter)
-    c0, c1, c2, c3 = torch.broadcast_tensors(*words)
+    words = torch.broadcast_tensors(*(torch.as_tensor(word, device=device) for word in counter))
+    if words[0].device.type == "cpu":  # a third of torch's time, which starts each operation slowly
+        found = _rounds([np.atleast_1d(word.numpy()) for word in words], seed)
+        a, b, c, d = (torch.from_numpy(word).view(words[0].shape) for word in found)
+        return a, b, c, d
+    return _rounds(words, seed)
+
+
+def _rounds(counter: Sequence[Any], seed: int) -> tuple[Any, Any, Any, Any]:
+    """The ten rounds of `philox` on arrays of one shape, of numpy or of torch."""
+    c0, c1, c2, c3 = counter
     key0, key1 = seed & MASK, seed >> 32
     for _ in range(ROUNDS):
         high0, low0 = _multiply(c0, MULTIPLIER[0])
@@ -193,7 +203,7 @@ def four_words_at(
     return torch.stack(philox((plane, rows[:, None], node, member), seed))
 
 
-def _multiply(word: Tensor, constant: int) -> tuple[Tensor, Tensor]:
+def _multiply(word: Any, constant: int) -> tuple[Any, Any]:
     """High and low 32 bits of a product of 32-bit words, all of whose 64 bits int64 holds, sign included."""
     product = word * constant
     return (product >> 32) & MASK, product & MASK

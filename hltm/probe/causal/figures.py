@@ -58,7 +58,7 @@ def patching_figure(
         for column in means
     )
 
-    from matplotlib.figure import Figure
+    from hltm._figures import Figure
 
     width, height = np.clip(0.45 * len(nodes), 3, 16) + 1.6, 0.42 * len(layers) + 1.5
     figure = Figure(figsize=(float(width), float(height)), dpi=110, layout="constrained")
@@ -147,7 +147,7 @@ def intervention_figure(
     rows = shown[shown["layer"] == chosen]
     nodes = list(dict.fromkeys(rows["node"]))[:DIGITS]
 
-    from matplotlib.figure import Figure
+    from hltm._figures import Figure
 
     columns = min(len(nodes), 5)
     lines = -(-len(nodes) // columns)

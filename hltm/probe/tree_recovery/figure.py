@@ -19,7 +19,7 @@ def recovered_figure(found: Any, title: str | None = None) -> Figure:
 
     Edges whose splits the true tree has are grey, the others red.
     """
-    from matplotlib.figure import Figure
+    from hltm._figures import Figure
 
     topology = found.topology
     across, lengths = positions(topology), found.lengths.numpy()

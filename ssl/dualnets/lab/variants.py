@@ -106,25 +106,35 @@ def variant_stats(
         step: the last by default.
     """
     step = int(rows["step"].max()) if step is None else step
-    # of all columns those that are read: a run's table has fifty
-    now = rows.loc[rows["step"] == step, list(READ)]
-    scores = now[now["metric"].isin(SCORES)]
+    # numpy, since a rule reads hundreds of such small tables
+    now = rows.loc[rows["step"].to_numpy() == step, list(READ)]
+    metric, node, level, member = (
+        now[name].to_numpy() for name in ("metric", "node", "level", "member")
+    )
+    score = np.isin(metric, SCORES)
     if levels is None:
-        levels = [level for level in scores["level"].unique() if level >= 2] or [1]
-    kept = scores[scores["level"].isin(levels)]
-    means = kept.groupby("member")[["initial", "value", "ceiling"]].mean()
+        levels = [own for own in np.unique(level[score]) if own >= 2] or [1]
+    score &= np.isin(level, levels)
+    members, of_member = np.unique(member[score], return_inverse=True)
 
-    embedding = now[now["node"] == "embedding"].set_index("member")
+    def mean(name: str) -> np.ndarray:
+        """Per member, of the values that are known."""
+        values = now[name].to_numpy(np.float64)[score]
+        known = ~np.isnan(values)
+        sums, counts = (
+            np.bincount(of_member[known], own, len(members)) for own in (values[known], None)
+        )
+        return np.divide(sums, counts, out=np.full(len(members), np.nan), where=counts > 0)
 
     def collapse(name: str) -> np.ndarray:
-        found = embedding["value"][embedding["metric"] == name]
-        return found.reindex(means.index).to_numpy(np.float64)
+        """Of the embedding, per member; NaN where it was not measured."""
+        own = (metric == name) & (node == "embedding") & np.isin(member, members)
+        found = np.full(len(members), np.nan)
+        found[np.searchsorted(members, member[own])] = now["value"].to_numpy(np.float64)[own]
+        return found
 
-    initial, value, ceiling = (
-        means[name].to_numpy(np.float64) for name in ("initial", "value", "ceiling")
-    )
     return VariantStats(
-        initial, value, ceiling, collapse(SPREAD), collapse(RANK), means.index.to_numpy()
+        mean("initial"), mean("value"), mean("ceiling"), collapse(SPREAD), collapse(RANK), members
     )
 
 
@@ -139,6 +149,11 @@ def by_variant(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     Cells of one variant that differ in anything but their seed are named apart; in a table without
     variants all cells are of one.
     """
+    return {str(name): rows for name, rows in pooled(table).groupby(_variants(table), sort=False)}
+
+
+def _variants(table: pd.DataFrame) -> pd.Series:
+    """The variant of every row, as `by_variant` names it."""
     columns = list(table.columns)
     end = columns.index("variant") + 1 if "variant" in columns else columns.index("member")
     settings = table.columns[:end].drop(["experiment", "run", "cell", "seed"], errors="ignore")
@@ -148,8 +163,7 @@ def by_variant(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
         name = str(own.get("variant", ""))
         extra = ", ".join(f"{field.replace('_', ' ')} {own[field]}" for field in free)
         names[cell] = f"{name} ({extra})" if name and extra else name or extra or "all"
-    together = pooled(table).groupby(table["cell"].map(names), sort=False)
-    return {str(name): rows for name, rows in together}
+    return table["cell"].map(names)
 
 
 def lost_members(table: pd.DataFrame) -> set[int]:
@@ -163,15 +177,12 @@ def lost_members(table: pd.DataFrame) -> set[int]:
     """
     if not {"metric", "step", "value", "member", "cell"} <= set(table):
         return set()
-    found: set[int] = set()
-    for rows in by_variant(table).values():
-        last = last_step(rows)
-        last = last[last["metric"].isin((*SCORES, SPREAD)) & (last["node"] != "output")]
-        bad = ~np.isfinite(last["value"]) | ((last["metric"] == SPREAD) & (last["value"] < LOST))
-        of_tree = bad.groupby(last["member"]).any()
-        if of_tree.mean() < FEW:
-            found.update(int(member) for member in of_tree.index[of_tree])
-    return found
+    ends = last_step(pooled(table))
+    ends = ends[ends["metric"].isin((*SCORES, SPREAD)) & (ends["node"] != "output")]
+    bad = ~np.isfinite(ends["value"]) | ((ends["metric"] == SPREAD) & (ends["value"] < LOST))
+    of_tree = bad.groupby([_variants(table)[ends.index], ends["member"]]).any()
+    few = of_tree.groupby(level=0).transform("mean") < FEW
+    return {int(member) for _, member in of_tree.index[of_tree & few]}
 
 
 # comparisons of variants

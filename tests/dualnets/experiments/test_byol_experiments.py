@@ -317,7 +317,10 @@ def test_every_combination_of_mean_and_deviation_is_there_and_batchnorm_in_every
     assert found["in the network"].norm is None
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+    "name",
+    ["byol_ablation", *(pytest.param(n, marks=pytest.mark.slow) for n in [*VARIANTS][1:])],
+)
 def test_variants_train(name):
     experiment = experiments.load(name)
     for settings in grids.cells(experiment, "smoke", {k: [v] for k, v in TINY.items()})[1::2]:
