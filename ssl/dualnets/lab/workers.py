@@ -146,7 +146,7 @@ class LocalProcesses(Executor):
         BrokenExecutor: in the future of a task whose process died.
 
     Example:
-        >>> with LocalProcesses(2) as processes:
+        >>> with LocalProcesses(1) as processes:
         ...     list(processes.map(len, ["a", "bb", "ccc"]))
         [1, 2, 3]
     """

@@ -42,7 +42,7 @@ FOUND = claims.ClaimResult(
 
 @pytest.fixture(scope="module", autouse=True)
 def small_default():
-    """The default scale of one experiment is half its smoke scale, made smaller; names of runs are made once."""
+    """One experiment has a tiny default scale; names of runs are made once."""
     experiment = experiments.load("depth_and_width")
     small = {"steps": [20], "evaluation_samples": [512], "snapshots": [2]}
     own = [grid | small for grid in experiment.grids["smoke"][:2]]
