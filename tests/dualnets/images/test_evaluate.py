@@ -5,12 +5,11 @@ import pytest
 import torch
 
 import dualnets
-from dualnets.images import LabelledImages, evaluate, load
+import hltm
+from dualnets.images import Features, LabelledImages, evaluate, features, load
 from dualnets.images.evaluate import (
     RIDGES,
-    Features,
     balanced_choice,
-    features_of,
     last_fifth,
     linear_accuracy,
     neighbour_accuracy,
@@ -138,16 +137,39 @@ def test_features_are_outputs_in_evaluation_of_standardised_pictures():
     with torch.no_grad():
         own(torch.randn(2, 40, 64))  # moments for evaluation
     own.eval()
-    found = features_of(own, DIGITS, DIGITS.test.images[:30], batch=7)
+    found = features(own, DIGITS, batch=77, train_samples=9)
     pictures = torch.from_numpy(DIGITS.test.images[:30]).double() / 255
     given = ((pictures - DIGITS.mean[0]) / DIGITS.std[0]).float().flatten(1)
-    torch.testing.assert_close(found, own(given.expand(2, -1, -1)).detach(), atol=1e-5, rtol=1e-4)
+    expected = own(given.expand(2, -1, -1)).detach()
+    torch.testing.assert_close(found.test[:, :30], expected, atol=1e-5, rtol=1e-4)
+    assert found.test_labels.tolist() == DIGITS.test.labels.tolist()
+    chosen = fixed_order(len(DIGITS.train.labels))[:9]
+    assert found.train_labels.tolist() == DIGITS.train.labels[chosen].tolist()
+    shapes = [tuple(part.shape) for part in features(network(None), DIGITS)]
+    assert shapes == [(1297, 8), (1297,), (500, 8), (500,)]
+
+
+def test_an_untrained_network_stands_beside_the_trained_one():
+    before, after = network(), conv_net(DIGITS, widths=(6, 8), members=2, seed=7)
+    given = {"seed": 3, "splits": 2, "train_samples": 300, "test_samples": 100}
+    table = evaluate(after, DIGITS, initial=before, **given)
+    alone = [evaluate(own, DIGITS, **given) for own in (after, before)]
+    assert table[list(alone[0].columns)].equals(alone[0])
+    assert table.initial.equals(alone[1].value.rename("initial"))
+    probes = table.metric.str.contains("all|100")
+    gaps = (table.value - table.initial) / (1 - table.initial)
+    np.testing.assert_allclose(table.gap_closed[probes], gaps[probes], rtol=1e-12)
+    assert table.gap_closed[~probes].isna().all()
+    means = hltm.probe.over_members(table, by=["metric"], seed=0).set_index("metric")
+    few = table.query("metric == 'linear 100'").groupby("member").value.mean()
+    assert means["mean"]["linear 100"] == pytest.approx(few.mean())  # splits, then members
 
 
 def test_an_untrained_batchnorm_has_the_same_moments_for_any_batch():
     own = network(norm=dualnets.BatchNorm())
-    tables = [evaluate(own, DIGITS, seed=0, labels=(100,), batch=size) for size in (40, 1000)]
-    np.testing.assert_allclose(tables[0].value, tables[1].value, rtol=1e-3)
+    found = [features(own, DIGITS, batch=size, train_samples=50) for size in (40, 1000)]
+    torch.testing.assert_close(found[0].test, found[1].test, rtol=1e-4, atol=1e-5)
+    assert found[0].test.std() > 0.1
 
 
 def test_pictures_whose_features_say_nothing_are_guessed():
@@ -228,6 +250,12 @@ def test_fewer_pictures_are_the_first_of_a_fixed_order():
         ({"images": "digits"}, TypeError, "images must be such as .*load.* got 'digits'"),
         ({"network": torch.nn.Linear(2, 2)}, TypeError, "network must be such as"),
         ({"network": conv_net((1, 9, 9), seed=0)}, ValueError, "have 64 numbers, the network reads 81"),
+        (
+            {"initial": network(3)}, ValueError,
+            r"initial must have the members \(0, 1\) of the network, got \(0, 1, 2\)",
+        ),
+        ({"initial": "none"}, TypeError, "initial network must be such as"),
+        ({"batch": 0}, ValueError, "batch must be at least 1, got 0"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_evaluated_is_refused(changes, error, message):
