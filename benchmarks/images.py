@@ -65,9 +65,7 @@ def views(case: Case, dtype: torch.dtype = torch.float32) -> Iterator[Tensor]:
 class Stored:
     """What the engine asks of the rows that it trains on."""
 
-    def __init__(
-        self, case: Case, dtype: torch.dtype, members: slice = slice(None)
-    ) -> None:
+    def __init__(self, case: Case, dtype: torch.dtype, members: slice = slice(None)) -> None:
         self.case, self.dtype, self.part = case, dtype, members
         self.batch = case.batch
         self.given, self.members = views(case, dtype), tuple(range(case.members))[members]
@@ -380,7 +378,9 @@ def compare(
             found[key].append(_answer(process))
     for process in processes.values():
         process.communicate()
-    print(f"\n{name}, S = {case.members}, B = {case.batch}, {turns} turns of {case.steps} step(s)\n")
+    print(
+        f"\n{name}, S = {case.members}, B = {case.batch}, {turns} turns of {case.steps} step(s)\n"
+    )
     print("| threads | contender | per CPU second | per second | hltm is faster, CPU | … by the clock "
           "| peak memory, MiB |")  # fmt: skip
     print("|---|---|---|---|---|---|---|")

@@ -305,7 +305,9 @@ def test_running_moments_are_the_mean_of_few_batches_and_then_move_by_the_moment
 def test_moments_of_batches_are_those_of_one_batch(make, shape, mean, together, monkeypatch):
     each = property(lambda self: MEMBERS if together else 1)
     monkeypatch.setattr(ImageNetwork, "members_per_part", each)
-    network = make(shape, members=MEMBERS, seed=2, dtype=torch.float64, norm=dualnets.BatchNorm(mean))
+    network = make(
+        shape, members=MEMBERS, seed=2, dtype=torch.float64, norm=dualnets.BatchNorm(mean)
+    )
     whole, given = copy.deepcopy(network), pictures(shape, samples=11)
     whole.train()(given)
     network.take_moments(given.split(4, dim=1))
@@ -317,6 +319,7 @@ def test_moments_of_batches_are_those_of_one_batch(make, shape, mean, together, 
     network.take_moments([pictures(shape, seed=3)])  # there are moments
     assert all(tensor.equal(seen[name]) for name, tensor in network.state_dict().items())
     make(shape, members=MEMBERS, seed=2, norm=None).take_moments([given])  # nothing to do
+
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("norm", [dualnets.BatchNorm(affine=True), dualnets.BatchNorm("stop"),
