@@ -88,10 +88,8 @@ class Plan:
         yield f"disk: about {shown_size(sum(own.disk for own in self.estimates))}"
         yield f"(from {counted(self.known, 'stored cell')}, in proportion to {', '.join(WORK)})"
         if largest > FAR:
-            yield (
-                f"These cells are up to {largest:,.0f} times as large as the stored ones, whose time includes "
-                "start, compilation and probes, which grow less: they may take a small part of that time."
-            )
+            yield f"These cells are up to {largest:,.0f} times as large as the stored ones, whose time"
+            yield "includes start, compilation and probes, which grow less: they may take far less."
 
 
 def plan(

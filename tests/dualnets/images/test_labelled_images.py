@@ -118,15 +118,18 @@ def test_absent_files_are_refused_with_what_to_put_where(tmp_path):
         "Debian's dataset-fashion-mnist"
     )
     with pytest.raises(
-        FileNotFoundError, match=r"test_batch.bin into a folder, and name the folder by --da"
+        FileNotFoundError,
+        match=r"test_batch.bin of cifar-10-binary.tar.gz into a folder, and name the folder by --da",
     ):
         load("cifar10")
     (tmp_path / "train_X.bin").touch()
     with pytest.raises(FileNotFoundError) as partly:
         load("stl10", tmp_path)
     assert str(partly.value) == (
-        f"stl10 is not complete: put train_y.bin, test_X.bin, test_y.bin into {tmp_path}"
+        f"stl10 is not complete: put train_y.bin, test_X.bin, test_y.bin of stl10_binary.tar.gz into {tmp_path}"
     )
+    with pytest.raises(NotADirectoryError, match=r"are in a folder, which .*train_X.bin is not"):
+        load("cifar10", tmp_path / "train_X.bin")
 
 
 def test_other_arguments_are_refused():
