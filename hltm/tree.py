@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from operator import index
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import numpy as np
 import torch
@@ -45,6 +45,8 @@ from hltm.sampling.sample import redraw, sample, views
 
 if TYPE_CHECKING:
     import networkx as nx
+
+    from hltm.formats.files import WriteOptions
 
 Device = torch.device | str
 
@@ -668,7 +670,7 @@ class LatentTree:
 
     # other formats; they build on this class, so they are imported where they are used
 
-    def save(self, path: str | os.PathLike[str], **options: Any) -> None:
+    def save(self, path: str | os.PathLike[str], **options: Unpack[WriteOptions]) -> None:
         """Write a file that `hltm.load_tree` reads, in the format of its suffix; see `hltm.formats.files`."""
         import_module("hltm.formats.files").save(self, path, **options)
 

@@ -71,6 +71,7 @@ def test_views_are_drawn_into_a_file(tmp_path, capsys):
         (["--show", "digits", "--seed", "-1"], "seed must be in 0..2^64-1, got -1"),
         (["--show", "digits", "--out", "a.jpg"], "--out must end in .png, .svg, .pdf, got 'a.jpg'"),
         (["--show", "digits", "--out", "no/a.png"], "--out no/a.png: there is no folder no"),
+        (["--data", __file__], "data sets of images are in a folder, which "),
         (["--augment", "flip"], "--augment is for --show DATASET"),
         (["--seed", "1"], "--seed is for --show DATASET"),
     ],
