@@ -50,11 +50,14 @@ CASES = {
 }
 
 
-def views(case: Case, dtype: torch.dtype = torch.float32) -> Iterator[Tensor]:
-    """`(S, 2 * B, X)` pictures, a few batches again and again."""
+def views(
+    case: Case, dtype: torch.dtype = torch.float32, members: slice = slice(None)
+) -> Iterator[Tensor]:
+    """`(S, 2 * B, X)` pictures of some members, a few batches again and again."""
     drawn = torch.Generator().manual_seed(0)
     size = torch.Size(case.shape).numel()
-    held = [torch.randn(case.members, 2 * case.batch, size, generator=drawn) for _ in range(DRAWN)]
+    shape = case.members, 2 * case.batch, size
+    held = [torch.randn(shape, generator=drawn)[members].clone() for _ in range(DRAWN)]
     while True:
         yield from (own.to(dtype) for own in held)
 
@@ -66,9 +69,9 @@ class Stored:
     """What the engine asks of the rows that it trains on."""
 
     def __init__(self, case: Case, dtype: torch.dtype, members: slice = slice(None)) -> None:
-        self.case, self.dtype, self.part = case, dtype, members
+        self.case, self.dtype = case, dtype
         self.batch = case.batch
-        self.given, self.members = views(case, dtype), tuple(range(case.members))[members]
+        self.given, self.members = views(case, dtype, members), tuple(range(case.members))[members]
         self.inputs = torch.Size(case.shape).numel()
         self.leaves, self.source = range(self.inputs), self
 
@@ -78,7 +81,7 @@ class Stored:
     def batches(self, needs: Any, first: int, count: int) -> Iterator[Any]:
         from dualnets.methods.protocol import Batch
 
-        return (Batch(next(self.given)[self.part], self.batch) for _ in range(count))
+        return (Batch(next(self.given), self.batch) for _ in range(count))
 
 
 def ensemble(case: Case, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, Any, Any]:

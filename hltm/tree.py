@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from operator import index
-from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 import numpy as np
 import torch
@@ -46,9 +46,16 @@ from hltm.sampling.sample import redraw, sample, views
 if TYPE_CHECKING:
     import networkx as nx
 
-    from hltm.formats.files import WriteOptions
-
 Device = torch.device | str
+
+
+class WriteOptions(TypedDict, total=False):
+    """Keywords of `LatentTree.save`: those of `LatentTree.to_newick`."""
+
+    lengths: Literal["paralinear", "expected-changes"] | None
+    rate: float
+    annotations: bool
+    tables: Literal["keep", "drop"]
 
 
 @dataclass(frozen=True, repr=False)

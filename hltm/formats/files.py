@@ -19,7 +19,7 @@ from hltm.formats.graph_text import from_gml, from_graphml, from_node_link, to_g
 from hltm.formats.json import FORMAT, from_json, to_json
 from hltm.formats.newick import from_newick
 from hltm.formats.newick_writing import to_newick
-from hltm.tree import LatentTree
+from hltm.tree import LatentTree, WriteOptions
 
 
 class ReadOptions(TypedDict, total=False):
@@ -31,15 +31,6 @@ class ReadOptions(TypedDict, total=False):
     negative: Literal["refuse", "zero"]
     keep_underscores: bool
     root: Any
-
-
-class WriteOptions(TypedDict, total=False):
-    """Keywords of `LatentTree.save`: those of `LatentTree.to_newick`."""
-
-    lengths: Lengths | None
-    rate: float
-    annotations: bool
-    tables: Literal["keep", "drop"]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tree_strategies import NAMES, TAME_NAMES, assert_same_tree, latent_trees
 
 import hltm
-from hltm.formats.files import FORMATS, ReadOptions, WriteOptions
+from hltm.formats.files import FORMATS, ReadOptions
+from hltm.tree import WriteOptions
 
 NEWICK = "((human:0.1,chimp:0.1)ape:0.3,'a lemur':0.5)primate;"
 PRIMATES = ("primate", "ape", "a lemur", "human", "chimp")
