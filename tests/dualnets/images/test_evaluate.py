@@ -119,6 +119,17 @@ def test_the_table_has_every_member_split_and_metric():
     assert table.equals(evaluate(network(), DIGITS, seed=0, splits=2, batch=500))
 
 
+def test_networks_that_are_equal_differ_by_their_labelled_pictures_alone():
+    own = network()
+    with torch.no_grad():
+        for weight in own.parameters():
+            weight[1] = weight[0]
+    table = evaluate(own, DIGITS, seed=0, test_samples=300).set_index(["metric", "member"]).value
+    for metric in ("linear all", "neighbours all", "spread", "effective_rank"):
+        assert table[metric, 0] == pytest.approx(table[metric, 1], abs=0.004)
+    assert any(table[f"{probe} 100", 0] != table[f"{probe} 100", 1] for probe in ("linear", "neighbours"))
+
+
 def test_a_member_is_worth_the_same_in_any_ensemble_and_batch():
     together = evaluate(network(2), DIGITS, seed=0)
     alone = evaluate(network(None), DIGITS, seed=0, batch=177)

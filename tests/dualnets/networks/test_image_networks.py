@@ -300,8 +300,9 @@ def test_running_moments_are_the_mean_of_few_batches_and_then_move_by_the_moment
 
 
 @every_network
-@pytest.mark.parametrize("mean", ["on", "stop"])
-@pytest.mark.parametrize("together", [False, True], ids=["one by one", "grouped"])
+@pytest.mark.parametrize(
+    ("mean", "together"), [("on", True), ("stop", False)], ids=["grouped", "one by one"]
+)
 def test_moments_of_batches_are_those_of_one_batch(make, shape, mean, together, monkeypatch):
     each = property(lambda self: MEMBERS if together else 1)
     monkeypatch.setattr(ImageNetwork, "members_per_part", each)
