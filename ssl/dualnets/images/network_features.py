@@ -15,8 +15,11 @@ from dualnets.images.dataset import LabelledImages, Pictures
 from dualnets.images.rows import fixed_order
 from dualnets.images.standardised import standardised
 from dualnets.methods.source import check_shape
+from dualnets.networks.image_network import ImageNetwork
+from dualnets.training.ensemble import MEMORY
 
 MOMENTS_OF = 1000  # pictures whose moments the BatchNorms of an untrained network use
+MAPS_AT_ONCE = 6  # of a ResNet-18, as large as those of its first convolution
 
 
 class Features(NamedTuple):
@@ -131,11 +134,20 @@ def _with_moments(network: Any, images: LabelledImages, batch: int) -> Any:
     counts = [own for name, own in twin.named_buffers() if name.endswith("batches")]
     if any(bool((own == 0).all()) for own in counts):
         chosen = images.train.images[fixed_order(len(images.train.labels))[:MOMENTS_OF]]
-        if hasattr(twin, "take_moments"):
+        if _pass_bytes(twin, len(chosen)) > MEMORY:
             twin.take_moments(list(_leaves(twin, images, chosen, batch)))
-        else:  # networks that were made for trees, whose activations are small
+        else:  # the same moments in one pass, where `take_moments` needs one for every layer
             twin.train()(next(_leaves(twin, images, chosen, len(chosen))))
     return twin.eval()
+
+
+def _pass_bytes(network: Any, pictures: int) -> int:
+    """About the memory of a pass, measured as six times the first convolution's maps; else small."""
+    if not isinstance(network, ImageNetwork):
+        return 0
+    _, height, width = network.shape
+    maps = network.members_per_part * network.blocks[0].channels * height * width
+    return MAPS_AT_ONCE * maps * pictures * network.weights[0].element_size()
 
 
 def _first(name: str, pictures: Pictures, count: int | None) -> Pictures:

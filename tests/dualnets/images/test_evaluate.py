@@ -6,7 +6,7 @@ import torch
 
 import dualnets
 import hltm
-from dualnets.images import Features, LabelledImages, evaluate, features, load
+from dualnets.images import Features, LabelledImages, evaluate, features, load, network_features
 from dualnets.images.evaluate import (
     RIDGES,
     balanced_choice,
@@ -16,6 +16,7 @@ from dualnets.images.evaluate import (
 )
 from dualnets.images.rows import fixed_order
 from dualnets.networks.conv_net import conv_net
+from dualnets.networks.image_network import ImageNetwork
 
 DIGITS = load("digits")
 
@@ -127,7 +128,9 @@ def test_networks_that_are_equal_differ_by_their_labelled_pictures_alone():
     table = evaluate(own, DIGITS, seed=0, test_samples=300).set_index(["metric", "member"]).value
     for metric in ("linear all", "neighbours all", "spread", "effective_rank"):
         assert table[metric, 0] == pytest.approx(table[metric, 1], abs=0.004)
-    assert any(table[f"{probe} 100", 0] != table[f"{probe} 100", 1] for probe in ("linear", "neighbours"))
+    assert any(
+        table[f"{probe} 100", 0] != table[f"{probe} 100", 1] for probe in ("linear", "neighbours")
+    )
 
 
 def test_a_member_is_worth_the_same_in_any_ensemble_and_batch():
@@ -176,11 +179,28 @@ def test_an_untrained_network_stands_beside_the_trained_one():
     assert means["mean"]["linear 100"] == pytest.approx(few.mean())  # splits, then members
 
 
-def test_an_untrained_batchnorm_has_the_same_moments_for_any_batch():
+def spy(method, sizes):
+    """The method, which also notes the sizes of the batches that it is given."""
+
+    def noted(self, batches):
+        sizes.append([leaves.shape[1] for leaves in batches])
+        method(self, batches)
+
+    return noted
+
+
+def test_an_untrained_batchnorm_has_the_same_moments_for_any_batch(monkeypatch):
     own = network(norm=dualnets.BatchNorm())
-    found = [features(own, DIGITS, batch=size, train_samples=50) for size in (40, 1000)]
-    torch.testing.assert_close(found[0].test, found[1].test, rtol=1e-4, atol=1e-5)
+    own.double()
+    found = [features(own, DIGITS, batch=size, train_samples=50) for size in (400, 1000)]
+    torch.testing.assert_close(found[0].test, found[1].test, rtol=1e-9, atol=1e-9)
     assert found[0].test.std() > 0.1
+    passes = []
+    monkeypatch.setattr(network_features, "MEMORY", 0)
+    monkeypatch.setattr(ImageNetwork, "take_moments", spy(ImageNetwork.take_moments, passes))
+    parts = features(own, DIGITS, batch=400, train_samples=50)
+    assert passes == [[400, 400, 200]]
+    torch.testing.assert_close(parts.test, found[0].test, rtol=1e-9, atol=1e-9)
 
 
 def test_pictures_whose_features_say_nothing_are_guessed():
