@@ -6,7 +6,8 @@
 
 A step is one update of BYOL on two views of 128 pictures (ResNet-18: 32): network, projector and predictor
 with BatchNorm, both directions, SGD with momentum, and the moving average. Every contender runs in a process
-of its own; they take turns. Views are drawn before the clock starts; drawing them is benchmarked elsewhere.
+of its own, on one thread and on two where both are asked for; they take turns. Views are drawn before the
+clock starts; drawing them is benchmarked elsewhere.
 """
 
 from __future__ import annotations
@@ -49,11 +50,14 @@ CASES = {
 }
 
 
-def views(case: Case, dtype: torch.dtype = torch.float32) -> Iterator[Tensor]:
-    """`(S, 2 * B, X)` pictures, a few batches again and again."""
+def views(
+    case: Case, dtype: torch.dtype = torch.float32, members: slice = slice(None)
+) -> Iterator[Tensor]:
+    """`(S, 2 * B, X)` pictures of some members, a few batches again and again."""
     drawn = torch.Generator().manual_seed(0)
     size = torch.Size(case.shape).numel()
-    held = [torch.randn(case.members, 2 * case.batch, size, generator=drawn) for _ in range(DRAWN)]
+    shape = case.members, 2 * case.batch, size
+    held = [torch.randn(shape, generator=drawn)[members].clone() for _ in range(DRAWN)]
     while True:
         yield from (own.to(dtype) for own in held)
 
@@ -64,11 +68,15 @@ def views(case: Case, dtype: torch.dtype = torch.float32) -> Iterator[Tensor]:
 class Stored:
     """What the engine asks of the rows that it trains on."""
 
-    def __init__(self, case: Case, dtype: torch.dtype) -> None:
+    def __init__(self, case: Case, dtype: torch.dtype, members: slice = slice(None)) -> None:
+        self.case, self.dtype = case, dtype
         self.batch = case.batch
-        self.given, self.members = views(case, dtype), tuple(range(case.members))
+        self.given, self.members = views(case, dtype, members), tuple(range(case.members))[members]
         self.inputs = torch.Size(case.shape).numel()
-        self.leaves = range(self.inputs)
+        self.leaves, self.source = range(self.inputs), self
+
+    def of_members(self, low: int, high: int) -> Stored:
+        return Stored(self.case, self.dtype, slice(low, high))
 
     def batches(self, needs: Any, first: int, count: int) -> Iterator[Any]:
         from dualnets.methods.protocol import Batch
@@ -95,13 +103,21 @@ def ensemble(case: Case, dtype: torch.dtype = torch.float32) -> tuple[nn.Module,
 
 
 def by_hltm(case: Case) -> Callable[[int], object]:
+    """As `dualnets.train` does it: in parts of the ensemble, which threads share."""
+    from dualnets.training import ensemble as parts_of
     from dualnets.training.eager import train_steps_eager
+    from dualnets.training.threads import on_threads
 
-    network, config, state = ensemble(case)
+    network, config, _ = ensemble(case)
+    each = parts_of.members_per_part(network, case.members, case.members)
+    parts = parts_of.split(network, config, each)
+    threads = min(len(parts), torch.get_num_threads())
 
     def run(steps: int) -> None:
-        nonlocal state
-        state = train_steps_eager(network, config, state, 0, steps)
+        def advance(part: Any) -> None:
+            part.state = train_steps_eager(part.network, part.config, part.state, 0, steps)
+
+        on_threads(advance, parts, threads)
 
     return run
 
@@ -343,39 +359,44 @@ def limit(case: Case, contender: Callable[[Case], Callable[[int], object]]) -> f
 
 
 def compare(
-    name: str, contenders: list[str], threads: int, turns: int, lightly: str | None
+    name: str, contenders: list[str], threads: list[int], turns: int, lightly: str | None
 ) -> None:
-    """Print the table of one case."""
-    case, processes = CASES[name], {}
-    for contender in contenders:
+    """Print the table of one case; contenders on all numbers of threads take turns."""
+    case = CASES[name]
+    found: dict[tuple[int, str], list[dict[str, float]]] = {}
+    processes = {}
+    for key in [(count, contender) for count in threads for contender in contenders]:
+        count, contender = key
         python = lightly if contender == "lightly" else sys.executable
         command = [str(python), __file__, "--work", contender, "--cases", name]
-        processes[contender] = subprocess.Popen(
-            [*command, "--threads", str(threads)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-    found: dict[str, list[dict[str, float]]] = {contender: [] for contender in contenders}
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        processes[key] = subprocess.Popen([*command, "--threads", str(count)], **pipes)
+        found[key] = []
     for process in processes.values():
         _answer(process)
     for _ in range(turns):
-        for contender, process in processes.items():
-            process.stdin.write("\n")  # type: ignore[union-attr]
-            process.stdin.flush()  # type: ignore[union-attr]
-            found[contender].append(_answer(process))
+        for key, process in processes.items():
+            process.stdin.write("\n")
+            process.stdin.flush()
+            found[key].append(_answer(process))
     for process in processes.values():
         process.communicate()
-    sizes = f"S = {case.members}, B = {case.batch}, {threads} thread(s)"
-    print(f"\n{name}, {sizes}, {turns} turns of {case.steps} step(s)\n")
-    print("| contender | per CPU second | per second | hltm is faster, CPU | peak memory, MiB |")
-    print("|---|---|---|---|---|")
-    for contender, own in found.items():
+    print(
+        f"\n{name}, S = {case.members}, B = {case.batch}, {turns} turns of {case.steps} step(s)\n"
+    )
+    print("| threads | contender | per CPU second | per second | hltm is faster, CPU | … by the clock "
+          "| peak memory, MiB |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|")
+    for (count, contender), own in found.items():
         cpu, wall = (statistics.median(turn[kind] for turn in own) for kind in ("cpu", "wall"))
-        pairs = zip(found["hltm"], own, strict=True)
-        ratio = statistics.median(ours["cpu"] / theirs["cpu"] for ours, theirs in pairs)
+        pairs = list(zip(found[count, "hltm"], own, strict=True))
+        by_cpu, by_wall = (
+            statistics.median(ours[kind] / theirs[kind] for ours, theirs in pairs)
+            for kind in ("cpu", "wall")
+        )
         print(
-            f"| {contender} | {cpu:.2f} | {wall:.2f} | {ratio:.2f} | {own[-1]['MiB']:.0f} |",
+            f"| {count} | {contender} | {cpu:.2f} | {wall:.2f} | {by_cpu:.2f} | {by_wall:.2f} "
+            f"| {own[-1]['MiB']:.0f} |",
             flush=True,
         )
 
@@ -409,8 +430,7 @@ def main() -> None:
         print(f"\n{name}: parameters differ by {check(small):.1e} after three steps in float64")
         most = limit(CASES[name], CONTENDERS["modules in a loop"])
         print(f"matrix products alone: {most:.1f} member-steps per second and thread")
-        for threads in given.threads:
-            compare(name, contenders, threads, given.turns, given.lightly)
+        compare(name, contenders, given.threads, given.turns, given.lightly)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from operator import index
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 import numpy as np
 import torch
@@ -47,6 +47,15 @@ if TYPE_CHECKING:
     import networkx as nx
 
 Device = torch.device | str
+
+
+class WriteOptions(TypedDict, total=False):
+    """Keywords of `LatentTree.save`: those of `LatentTree.to_newick`."""
+
+    lengths: Literal["paralinear", "expected-changes"] | None
+    rate: float
+    annotations: bool
+    tables: Literal["keep", "drop"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -668,7 +677,7 @@ class LatentTree:
 
     # other formats; they build on this class, so they are imported where they are used
 
-    def save(self, path: str | os.PathLike[str], **options: Any) -> None:
+    def save(self, path: str | os.PathLike[str], **options: Unpack[WriteOptions]) -> None:
         """Write a file that `hltm.load_tree` reads, in the format of its suffix; see `hltm.formats.files`."""
         import_module("hltm.formats.files").save(self, path, **options)
 

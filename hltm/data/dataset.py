@@ -14,9 +14,7 @@ from hltm._integers import as_integer
 from hltm.data.batch_items import BatchItems, item_of, items_of
 from hltm.data.passes import PassCounter, check_loaders, current_reader
 from hltm.data.view_batches import ViewBatch, ViewReader
-from hltm.sampling.augment import Augmentation
 from hltm.sampling.philox import MAX_VIEWS
-from hltm.tree import LatentTree
 
 Places = slice | Sequence[int] | np.ndarray | Tensor
 BLOCK = 1024  # rows that a loop over a data set draws at a time
@@ -27,8 +25,9 @@ class EpochReader(ViewReader):
 
     endless = False
 
-    def __init__(self, tree: LatentTree, augment: Augmentation | None, **options: Any) -> None:
-        super().__init__(tree, augment, **options)
+    passes: PassCounter
+
+    def _set_up(self) -> None:
         check_loaders()
         self.passes = PassCounter()
 

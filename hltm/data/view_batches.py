@@ -91,6 +91,10 @@ class ViewReader:
                 check_kept(topology, augment, self.nodes, "or set targets_of='view'")
         self.encode = encode
         self.encoder_parameters = _address_parameters(encode)
+        self._set_up()
+
+    def _set_up(self) -> None:
+        """What a derived class adds to a reader whose arguments are checked, which are its own, too."""
 
     def _summary(self) -> dict[str, str]:
         """What the displays show: a phrase under each heading."""

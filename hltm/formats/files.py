@@ -10,15 +10,27 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict, Unpack
 
 from hltm._paths import local_path
 from hltm.formats.bif import from_bif, to_bif
+from hltm.formats.branch_lengths import Lengths
 from hltm.formats.graph_text import from_gml, from_graphml, from_node_link, to_gml, to_graphml
 from hltm.formats.json import FORMAT, from_json, to_json
 from hltm.formats.newick import from_newick
 from hltm.formats.newick_writing import to_newick
-from hltm.tree import LatentTree
+from hltm.tree import LatentTree, WriteOptions
+
+
+class ReadOptions(TypedDict, total=False):
+    """Keywords of `load_tree`: those of `LatentTree.from_newick`, and of `LatentTree.from_networkx`."""
+
+    lengths: Lengths
+    rate: float
+    states: int | None
+    negative: Literal["refuse", "zero"]
+    keep_underscores: bool
+    root: Any
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,7 @@ FORMATS = (
 )  # fmt: skip
 
 
-def load_tree(path: str | os.PathLike[str], **options: Any) -> LatentTree:
+def load_tree(path: str | os.PathLike[str], **options: Unpack[ReadOptions]) -> LatentTree:
     """Read the tree in a file of any format: JSON, Newick, NEXUS, BIF, GraphML, GML, node-link JSON.
 
     What the file holds decides, and its suffix where that leaves a doubt. It may be compressed with gzip.
@@ -110,7 +122,7 @@ def load_tree(path: str | os.PathLike[str], **options: Any) -> LatentTree:
         raise ValueError(f"{os.fspath(path)}: brackets are nested too deeply") from error
 
 
-def save(tree: LatentTree, path: str | os.PathLike[str], **options: Any) -> None:
+def save(tree: LatentTree, path: str | os.PathLike[str], **options: Unpack[WriteOptions]) -> None:
     """Write the tree to a file in the format of its suffix; the file appears whole or not at all.
 
     Suffixes: `.json`, `.nwk` and others of Newick, `.bif`, `.graphml`, `.gml`; with a further `.gz` the
@@ -202,7 +214,9 @@ def _format_of(text: str, suffix: str) -> FileFormat:
     raise ValueError(f"no tree that is known by its suffix or content, expected one of {names}")
 
 
-def _check_options(name: str, function: Callable[..., Any], options: dict[str, Any]) -> None:
+def _check_options(
+    name: str, function: Callable[..., Any], options: ReadOptions | WriteOptions
+) -> None:
     """Raise ValueError of the first option that a function does not have."""
     known = list(inspect.signature(function).parameters)[1:]
     for option in options:

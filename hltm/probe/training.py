@@ -12,11 +12,16 @@ import torch
 from torch import nn
 
 from hltm._integers import as_integer
+from hltm.inference.ceiling import Leaves
+from hltm.model.nodes import Node
 from hltm.probe.measure import measure
 from hltm.probe.metric_kinds import Chosen
+from hltm.probe.null import LAGS
+from hltm.probe.sources.open_source import BatchAxis
 from hltm.probe.sources.rows import is_network
 from hltm.probe.sources.torch_network import TorchNetwork
 from hltm.probe.table import KEY, gap_closed
+from hltm.probe.targets import Targets
 from hltm.sampling.philox import check_seed
 from hltm.tree import LatentTree
 
@@ -49,7 +54,7 @@ class LearningCurves:
         layers: of a torch module, as in `TorchNetwork`; by default all parts without parts.
         every: steps between two measurements.
         samples, seed: how many rows, and their seed.
-        metrics, options: as `measure`, for example `lags=50`; details are left out.
+        metrics, nodes, leaves, lags, targets, batch_axis: as `measure`; details are left out.
 
     Raises:
         TypeError: `every`, samples or a seed that are no integers.
@@ -84,7 +89,11 @@ class LearningCurves:
         samples: int = 2048,
         seed: int,
         metrics: Chosen | None = None,
-        **options: Any,
+        nodes: Sequence[Node] | None = None,
+        leaves: Leaves | None = None,
+        lags: int = LAGS,
+        targets: Targets | None = None,
+        batch_axis: BatchAxis | None = None,
     ) -> None:
         every, samples = as_integer("every", every, 1), as_integer("samples", samples, 2)
         if isinstance(network, nn.Module) and not is_network(network):
@@ -94,8 +103,10 @@ class LearningCurves:
                 f"a {type(network).__name__} names its own layers, got layers={layers}"
             )
         self.network, self.tree, self.every = network, tree, every
-        self.options = options | {
-            "samples": samples, "seed": check_seed(seed), "metrics": metrics, "details": False,
+        self.options: dict[str, Any] = {
+            "samples": samples, "seed": check_seed(seed), "metrics": metrics, "nodes": nodes,
+            "leaves": leaves, "lags": lags, "targets": targets, "batch_axis": batch_axis,
+            "details": False,
         }  # fmt: skip
         self.steps = 0  # that `step` has counted
         self._tables: dict[float, pd.DataFrame] = {}

@@ -66,10 +66,11 @@ def _flags() -> list[Flag]:
 
 
 def _list(data: str | None) -> None:
+    places = {name: _place(name, data) for name in KNOWN}  # errors come before any line
     print("data sets:")
     for name, known in KNOWN.items():
         print(f"  {name:{COLUMN}}{known.contents}")
-        print(textwrap.indent(_place(name, data), " " * (COLUMN + 2)))
+        print(textwrap.indent(places[name], " " * (COLUMN + 2)))
     print("\noperations for --augment, with + between them:")
     for kind in OPERATIONS.values():
         print(f"  {usage(kind)}")

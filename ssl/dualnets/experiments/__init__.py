@@ -23,6 +23,8 @@ from dualnets.lab.reporter import Reporter
 if TYPE_CHECKING:
     import pandas as pd
 
+Setting = bool | int | float | str | None
+
 
 @functools.cache
 def _modules() -> dict[str, str]:
@@ -77,9 +79,13 @@ def run(
     reporter: Reporter | Sequence[Reporter] | None = None,
     only: str | Sequence[str] = (),
     executor: Executor | None = None,
-    **changes: object,
+    **changes: Setting | Sequence[Setting],
 ) -> runner.Run:
-    """Run an experiment by its name; the arguments are those of `dualnets.lab.runner.run`."""
+    """Run an experiment by its name; the arguments are those of `dualnets.lab.runner.run`.
+
+    Args:
+        **changes: settings of the experiment, which `hltm run NAME --help` lists, each one value or several.
+    """
     return runner.run(
         load(name), scale=scale, device=device, out=out, fresh=fresh, workers=workers,
         reporter=reporter, executor=executor, only=only, **changes,

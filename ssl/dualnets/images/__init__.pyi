@@ -2,6 +2,8 @@ from dualnets.images.dataset import LabelledImages as LabelledImages
 from dualnets.images.dataset import Pictures as Pictures
 from dualnets.images.evaluate import evaluate as evaluate
 from dualnets.images.known import load as load
+from dualnets.images.network_features import Features as Features
+from dualnets.images.network_features import features as features
 from dualnets.images.operations import OPERATIONS as OPERATIONS
 from dualnets.images.operations import Operation as Operation
 from dualnets.images.views import PRESETS as PRESETS

@@ -141,11 +141,24 @@ class LabelledImages:
             raise ValueError(f"the only target of pictures is 'label', got {targets!r}")
         return [len(self.classes)]
 
-    def rows(self, **given: Any) -> Any:
+    def rows(
+        self,
+        *,
+        members: tuple[int, ...],
+        augment: Any,
+        batch: int,
+        seed: int,
+        stacked: bool,
+        device: Any,
+        samples: int | None,
+    ) -> Any:
         """The training pictures as `dualnets.train` reads them; see `dualnets.images.rows.image_rows`."""
         from dualnets.images.rows import image_rows  # which imports torch
 
-        return image_rows(self, **given)
+        return image_rows(
+            self, augment=augment, samples=samples, members=members, batch=batch, seed=seed,
+            stacked=stacked, device=device,
+        )  # fmt: skip
 
     @cached_property
     def mean(self) -> tuple[float, ...]:

@@ -7,21 +7,18 @@ belong beside those of a trained one.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dualnets._checks import check_kind, check_network, check_whole
-from dualnets.images.dataset import LabelledImages, Pictures
-from dualnets.images.rows import fixed_order
-from dualnets.images.standardised import standardised
-from dualnets.methods.source import check_shape
+from dualnets._checks import check_whole
+from dualnets.images.dataset import LabelledImages
+from dualnets.images.network_features import Features, chosen_pictures, features_of
 from hltm.probe.metrics.collapse import Collapse
+from hltm.probe.table import gap_closed
 from hltm.sampling.philox import Stream, check_seed, uniform
 
 if TYPE_CHECKING:
@@ -30,22 +27,8 @@ if TYPE_CHECKING:
 RIDGES = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 TEMPERATURE = 0.07  # of the votes of neighbours, arXiv 1805.01978
 HELD_OUT = 5  # one of so many labelled pictures chooses the ridge
-MOMENTS_OF = 1000  # pictures whose moments the BatchNorms of an untrained network use
+COLLAPSE = ("spread", "effective_rank")  # metrics that are no accuracies
 DRAW_OF_LABELS = 1  # node in the address of which pictures are labelled
-
-
-class Features(NamedTuple):
-    """The features of one network.
-
-    Attributes:
-        train, test: `(N, U)` and `(T, U)`, in the network's dtype, at least float32.
-        train_labels, test_labels: `(N,)` and `(T,)` int64.
-    """
-
-    train: Tensor
-    train_labels: Tensor
-    test: Tensor
-    test_labels: Tensor
 
 
 @torch.no_grad()
@@ -54,6 +37,7 @@ def evaluate(
     images: LabelledImages,
     *,
     seed: int,
+    initial: Any = None,
     labels: Sequence[int | None] = (None, 100),
     neighbours: int = 20,
     batch: int = 500,
@@ -76,6 +60,7 @@ def evaluate(
             moments of 1,000 training pictures.
         images: the data set.
         seed: of which pictures are labelled.
+        initial: the same network before training, for the columns `initial` and `gap_closed`.
         labels: how many training pictures have labels, balanced by class, other ones for every member and
             split; None for all of them.
         neighbours: how many vote; all that are labelled, where these are fewer.
@@ -85,35 +70,43 @@ def evaluate(
 
     Returns:
         Columns member, split, metric, value, and n, the number of test pictures. A member of which a feature
-        is not finite has NaN.
+        is not finite has NaN. With `initial` also its value, measured on the same pictures with the same
+        labels, and of accuracies `gap_closed`, (value - initial) / (1 - initial): the highest that is
+        possible is not known. `hltm.probe.over_members(table, by=["metric"], seed=0)` has means and
+        intervals over the members.
 
     Raises:
         TypeError: a network or a data set of another kind, or a number that is not whole.
-        ValueError: pictures of another shape than the network reads, more pictures than there are, fewer
-            than 5 or than two labels per class, or other numbers below 1.
+        ValueError: pictures of another shape than a network reads, more pictures than there are, fewer than 5
+            or than two labels per class, other numbers below 1, or `initial` with other members.
 
     Example:
         >>> import dualnets
         >>> from dualnets.images import load
         >>> digits = load("digits")
         >>> network = dualnets.conv_net(digits, members=2, seed=0)
-        >>> table = evaluate(network, digits, seed=0)
-        >>> bool(table.query("metric == 'linear all'").value.min() > 0.8)  # untrained
+        >>> final = dualnets.train(network, dualnets.SimCLR(), digits, steps=5, batch=64, seed=1,
+        ...                        augment=dualnets.images.parse_views("default"),
+        ...                        optimizer=dualnets.SGD(lr=0.1))
+        >>> table = evaluate(final.network, digits, seed=0, initial=network, splits=3)
+        >>> bool(table.query("metric == 'linear all'").initial.min() > 0.8)  # untrained
         True
+        >>> table.query("metric == 'linear 100' and member == 0").split.tolist()
+        [0, 1, 2]
     """
     # 1. check all that was given
-    check_network("network", network)
-    check_kind("images", images, LabelledImages, "dualnets.images.load('digits')")
-    if network.inputs != images.inputs:
-        raise ValueError(
-            f"the pictures have {images.inputs} numbers, the network reads {network.inputs}"
-        )
-    check_shape(network, images)
     check_seed(seed)
     for name, number in (("neighbours", neighbours), ("batch", batch), ("splits", splits)):
         check_whole(name, number, low=1)
-    train = _first("train_samples", images.train, train_samples)
-    test = _first("test_samples", images.test, test_samples)
+    sizes = train_samples, test_samples
+    train, test = chosen_pictures(network, images, *sizes)
+    if initial is not None:
+        chosen_pictures(initial, images, *sizes, name="initial network")
+        if tuple(initial.members) != tuple(network.members):
+            raise ValueError(
+                f"initial must have the members {tuple(network.members)} of the network, got "
+                f"{tuple(initial.members)}"
+            )
     classes, there = len(images.classes), len(train.labels)
     if not isinstance(labels, tuple | list):
         raise TypeError(f"labels must be a tuple such as (None, 100), got {labels!r}")
@@ -129,47 +122,20 @@ def evaluate(
                     f"labels must be at most the {there} training pictures, got {count}"
                 )
     # 2. the features of all members, and what each of them is worth
-    twin = _with_moments(network, images)
-    outputs = [features_of(twin, images, part.images, batch=batch) for part in (train, test)]
-    rows: list[tuple[Any, ...]] = []
-    for place, member in enumerate(network.members):
-        device = outputs[0].device
-        own = Features(
-            outputs[0][place], torch.from_numpy(train.labels).to(device),
-            outputs[1][place], torch.from_numpy(test.labels).to(device),
-        )  # fmt: skip
-        finite = bool(torch.isfinite(own.train).all() and torch.isfinite(own.test).all())
-        for split, metric, value in _scores(
-            own, classes, labels, splits, neighbours, batch, seed=seed, member=member, finite=finite
-        ):
-            rows.append((member, split, metric, value, len(test.labels)))
+    options = classes, labels, splits, neighbours, batch, seed
+
+    def values(of: Any) -> list[tuple[Any, ...]]:
+        return list(_members(of, features_of(of, images, train, test, batch), *options))
+
     import pandas as pd
 
-    return pd.DataFrame(rows, columns=["member", "split", "metric", "value", "n"])
-
-
-@torch.no_grad()
-def features_of(network: Any, images: LabelledImages, pictures: Any, *, batch: int = 500) -> Tensor:
-    """`(S, N, U)`, at least float32: the outputs of a network for pictures of a data set, always with S.
-
-    Args:
-        network: as a rule in evaluation mode.
-        images: the data set, whose mean and deviation standardise pictures.
-        pictures: `(N, C, H, W)` uint8 array.
-        batch: pictures in a forward pass.
-    """
-    device = next(network.parameters()).device
-    found = []
-    for low in range(0, len(pictures), batch):
-        given = torch.tensor(np.ascontiguousarray(pictures[low : low + batch]), device=device)
-        given = given.float().div_(255)
-        leaves = standardised(images, given).flatten(1)
-        if network.stacked:
-            leaves = leaves.expand(len(network.members), -1, -1)
-        output = network(leaves)
-        found.append(output if network.stacked else output[None])
-    whole = torch.cat(found, dim=1)
-    return whole.to(torch.promote_types(whole.dtype, torch.float32))
+    table = pd.DataFrame(values(network), columns=["member", "split", "metric", "value"])
+    table["n"] = len(test.labels)
+    if initial is not None:
+        table["initial"] = [value for *_, value in values(initial)]
+        most = (~table["metric"].isin(COLLAPSE)).map({True: 1.0, False: torch.nan})
+        table["gap_closed"] = gap_closed(table.assign(ceiling=most))
+    return table
 
 
 def linear_accuracy(own: Features, labelled: Tensor, classes: int, held_out: Tensor) -> float:
@@ -260,50 +226,43 @@ def _turns(labels: Tensor) -> Tensor:
     )
 
 
-def _with_moments(network: Any, images: LabelledImages) -> Any:
-    """A copy for evaluation; BatchNorms that have seen no batch yet get the moments of training pictures."""
-    twin = copy.deepcopy(network)
-    counts = [own for name, own in twin.named_buffers() if name.endswith("batches")]
-    if any(bool((own == 0).all()) for own in counts):
-        chosen = fixed_order(len(images.train.labels))[:MOMENTS_OF]
-        features_of(twin.train(), images, images.train.images[chosen], batch=MOMENTS_OF)
-    return twin.eval()
-
-
-def _scores(
-    own: Features,
+def _members(
+    network: Any,
+    found: Features,
     classes: int,
     labels: Iterable[int | None],
     splits: int,
     neighbours: int,
     batch: int,
-    *,
     seed: int,
-    member: int,
-    finite: bool,
-) -> Iterator[tuple[int, str, float]]:
-    """Split, metric and value of one member."""
-    for count in labels:
-        name = "all" if count is None else str(count)
-        for split in range(1 if count is None else splits):
-            linear = near = torch.nan
-            if finite:
-                chosen = balanced_choice(
-                    own.train_labels, count, seed=seed, member=member, split=split
-                )
-                held_out = last_fifth(own.train_labels[chosen])
-                linear = linear_accuracy(own, chosen, classes, held_out)
-                near = neighbour_accuracy(own, chosen, classes, neighbours, batch)
-            yield split, f"linear {name}", linear
-            yield split, f"neighbours {name}", near
-    spread = rank = torch.nan
-    if finite:
-        collapse = Collapse()
-        collapse.update(own.test.T)
-        found = collapse.result()
-        spread, rank = float(found.spread), float(found.effective_rank)
-    yield 0, "spread", spread
-    yield 0, "effective_rank", rank
+) -> Iterator[tuple[int, int, str, float]]:
+    """Member, split, metric and value."""
+    for place, member in enumerate(network.members):
+        own = found
+        if network.stacked:
+            own = found._replace(train=found.train[place], test=found.test[place])
+        finite = bool(own.train.isfinite().all() and own.test.isfinite().all())
+        for count in labels:
+            name = "all" if count is None else str(count)
+            for split in range(1 if count is None else splits):
+                linear = near = torch.nan
+                if finite:
+                    chosen = balanced_choice(
+                        own.train_labels, count, seed=seed, member=member, split=split
+                    )
+                    held_out = last_fifth(own.train_labels[chosen])
+                    linear = linear_accuracy(own, chosen, classes, held_out)
+                    near = neighbour_accuracy(own, chosen, classes, neighbours, batch)
+                yield member, split, f"linear {name}", linear
+                yield member, split, f"neighbours {name}", near
+        values = [torch.nan, torch.nan]
+        if finite:
+            collapse = Collapse()
+            collapse.update(own.test.T)
+            spread = collapse.result()
+            values = [float(spread.spread), float(spread.effective_rank)]
+        for metric, value in zip(COLLAPSE, values, strict=True):
+            yield member, 0, metric, value
 
 
 def _predicted(x: Tensor, y: Tensor, others: Tensor, ridges: Sequence[float]) -> Iterator[Tensor]:
@@ -322,14 +281,3 @@ def _predicted(x: Tensor, y: Tensor, others: Tensor, ridges: Sequence[float]) ->
 
 def _correct(predicted: Tensor, wanted: Tensor) -> float:
     return float((predicted.argmax(-1) == wanted).double().mean())
-
-
-def _first(name: str, pictures: Pictures, count: int | None) -> Pictures:
-    """The first so many pictures of a fixed random order; all of them, as they are, for None."""
-    if count is None:
-        return pictures
-    there = len(pictures.labels)
-    if check_whole(name, count, low=1) > there:
-        raise ValueError(f"{name} must be at most {there}, got {count}")
-    chosen = fixed_order(there)[:count]
-    return Pictures(pictures.images[chosen], pictures.labels[chosen])

@@ -139,7 +139,8 @@ def _check_sum(path: Path, whole: Array, checksum: str | None) -> None:
     if found != digits:
         raise _damaged(
             path,
-            f"its {algorithm} is {found}, that of the published file {digits}; checksums=False reads it",
+            f"its {algorithm} is {found}, that of the published file {digits}; "
+            "dualnets.images.load(…, checksums=False) reads it",
         )
 
 

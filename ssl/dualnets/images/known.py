@@ -40,7 +40,8 @@ class KnownImages:
         checksums: file -> `algorithm:digits`; of compressed files, of what is in them. Empty for a data
             set that needs no file.
         optional: files that may be absent.
-        archive: the folder that the published archive unpacks into.
+        published: the file that people publish it as.
+        archive: the folder that this unpacks into.
         packaged: where a package of a system puts it, and the package.
         compressed: whether a file may have `.gz` behind its name.
     """
@@ -50,6 +51,7 @@ class KnownImages:
     read: Reader
     checksums: Mapping[str, str] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
+    published: str = ""
     archive: str = ""
     packaged: tuple[Path, str] | None = None
     compressed: bool = False
@@ -85,6 +87,7 @@ def load(
 
     Raises:
         FileNotFoundError: files are absent; the text says what to put where, or what to install.
+        NotADirectoryError: `folder`, or what HLTM_DATA names, is no folder.
         TypeError: checksums is not True or False.
         ValueError: an unknown name, or a file that is damaged or another one.
 
@@ -105,6 +108,10 @@ def found_in(name: str, folder: str | os.PathLike[str] | None = None) -> Path:
     known = KNOWN[name]
     given = folder if folder is not None else os.environ.get(VARIABLE) or None
     homes = [] if given is None else [local_path(given)]
+    if homes and homes[0].exists() and not homes[0].is_dir():
+        raise NotADirectoryError(
+            f"data sets of images are in a folder, which {visible(homes[0])} is not"
+        )
     places = [home / sub for home in homes for sub in filter(None, (name, known.archive))] + homes
     if folder is None and known.packaged:
         places.append(known.packaged[0])
@@ -120,7 +127,8 @@ def found_in(name: str, folder: str | os.PathLike[str] | None = None) -> Path:
     elif homes:
         state, target = f"found in {visible(homes[0])}", visible(homes[0] / name)
     raise FileNotFoundError(
-        f"{name} is not {state}: put {', '.join(files)}{' (or .gz)' * known.compressed} into {target}"
+        f"{name} is not {state}: put {', '.join(files)}{' (or .gz)' * known.compressed}"
+        f"{known.published and f' of {known.published}'} into {target}"
         + (f", or install Debian's {known.packaged[1]}" if known.packaged else "")
     )
 
@@ -216,6 +224,7 @@ KNOWN: dict[str, KnownImages] = {
             "data_batch_5.bin": "sha1:26e2849e66a845b7f1e4614ae70f4889ae604628",
             "test_batch.bin": "sha1:67eb016db431130d61cd03c7ad570b013799c88c",
         },
+        published="cifar-10-binary.tar.gz",
         archive="cifar-10-batches-bin",
     ),
     "stl10": KnownImages(
@@ -230,6 +239,7 @@ KNOWN: dict[str, KnownImages] = {
             "unlabeled_X.bin": "md5:5242ba1fed5e4be9e1e742405eb56ca4",
         },
         optional=("unlabeled_X.bin",),
+        published="stl10_binary.tar.gz",
         archive="stl10_binary",
     ),
 }  # fmt: skip

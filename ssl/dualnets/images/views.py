@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dualnets._checks import check_kind, check_whole
 from dualnets._lazy import no_grad, torch
 from dualnets.images.operations import Draws, Operation, parse_operation
+from hltm._names import brief
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,7 +87,8 @@ class ImageAugmentation:
         """The augmentation for pictures of a shape (C, H, W): a preset for grey ones is without colour.
 
         Raises:
-            ValueError: operations on colour that are no preset's, for pictures without three channels.
+            ValueError: operations on colour that are no preset's, for pictures without three channels, or a
+                shift by whole pictures.
 
         Example:
             >>> str(parse_views("simclr").for_shape((1, 28, 28)))
@@ -95,6 +97,8 @@ class ImageAugmentation:
             Traceback (most recent call last):
             ValueError: grey needs pictures of 3 channels, these have the shape (1, 28, 28)
         """
+        for operation in self.operations:
+            operation.check_shape(shape)
         if shape[0] == 3:
             return self
         left = tuple(filter(None, (operation.in_grey() for operation in self.operations)))
@@ -226,6 +230,10 @@ def parse_views(text: str) -> ImageAugmentation:
     if not written and text:
         return ImageAugmentation()
     for part in written.split("+"):
+        if not part.strip():
+            raise ValueError(
+                f"an operation is missing in {brief(repr(text))}, expected such as crop:0.5+blur, or none"
+            )
         if part.strip() in PRESETS:
             raise ValueError(f"{part.strip()} is a preset, which stands alone, got {text!r}")
     return ImageAugmentation(tuple(map(parse_operation, written.split("+"))))

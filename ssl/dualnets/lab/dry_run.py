@@ -77,7 +77,9 @@ class Plan:
         longest = max(own.seconds for own in self.estimates)
         wall = max(seconds / self.workers, longest)
         at_once = f", {shown_seconds(wall)} with {self.workers} processes" * (self.workers > 1)
-        yield f"time: about {shown_seconds(seconds)} of computation{at_once}"
+        largest = max(own.ratio for own in self.estimates)
+        about = "at most about" if largest > FAR else "about"
+        yield f"time: {about} {shown_seconds(seconds)} of computation{at_once}"
         peaks = [own.memory for own in self.estimates if own.memory is not None]
         if peaks:
             yield f"memory: about {shown_size(max(peaks))} for each process"
@@ -85,8 +87,9 @@ class Plan:
             yield "memory: nothing is known, since the stored cells did not measure it"
         yield f"disk: about {shown_size(sum(own.disk for own in self.estimates))}"
         yield f"(from {counted(self.known, 'stored cell')}, in proportion to {', '.join(WORK)})"
-        if max(own.ratio for own in self.estimates) > FAR:
-            yield "Cells this much larger than the stored ones may take much less time than that."
+        if largest > FAR:
+            yield f"These cells are up to {largest:,.0f} times as large as the stored ones, whose time"
+            yield "includes start, compilation and probes, which grow less: they may take far less."
 
 
 def plan(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -86,3 +88,25 @@ def _moments(maps: Tensor) -> Moments:
     """`(1, s * C, 1, 1)`: of every channel over samples and places."""
     mean = maps.mean((0, 2, 3), keepdim=True)
     return Moments(mean, (maps - mean).square().mean((0, 2, 3), keepdim=True))
+
+
+def pooled(parts: Sequence[tuple[Moments, int]]) -> tuple[Moments, int]:
+    """The moments of all values, and their number, of the moments of parts and the number in each.
+
+    The variance is the mean of the parts' variances, each with the square of its mean's distance from the
+    mean of all.
+
+    Example:
+        >>> a, b = torch.tensor([1.0, 2.0]), torch.tensor([6.0])
+        >>> pooled([(Moments(own.mean(), own.var(correction=0)), len(own)) for own in (a, b)])
+        (Moments(mean=tensor(3.), variance=tensor(4.6667)), 3)
+    """
+    counts = [count for _, count in parts]
+    means, variances = (torch.stack(own) for own in zip(*(own for own, _ in parts), strict=True))
+    share = torch.tensor(counts, dtype=means.dtype, device=means.device) / sum(counts)
+
+    def average(values: Tensor) -> Tensor:
+        return torch.tensordot(share, values, dims=1)
+
+    mean = average(means)
+    return Moments(mean, average(variances + (means - mean).square())), sum(counts)

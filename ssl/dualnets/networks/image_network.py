@@ -12,17 +12,19 @@ from torch.nn import functional
 
 from dualnets._checks import check_kind, check_switch
 from dualnets._precision import with_bounded_slopes
-from dualnets.networks.channel_norm import ChannelNorm
+from dualnets.networks.channel_norm import ChannelNorm, pooled
 from dualnets.networks.convolutions import Block, convolutions
 from dualnets.networks.layers import initial_parameters
 from dualnets.networks.network import Network
-from dualnets.networks.normalizations import Moments, Normalization, standardize
+from dualnets.networks.normalizations import BatchNorm, Moments, Normalization, standardize
 from hltm._devices import check_device
 from hltm.probe.causal.replacing import Replacement, replaced
 from hltm.sampling.philox import check_members, check_seed
 
 # members that a CPU computes in one operation where pictures have few places (benchmarks/images.md)
 PER_PART, FEW_PLACES = 12, 256
+# per convolution the moments of each part's batch, and of how many values they are
+Record = list[list[tuple[Moments, int]]]
 
 
 class ImageNetwork(Network):
@@ -139,7 +141,47 @@ class ImageNetwork(Network):
             ValueError: pictures of the wrong shape.
             TypeError: pictures of another dtype, or no tensor.
         """
-        return self._output(self._run(leaves, training=self.training))
+        record = self._empty_record() if self.training else []
+        tops = self._run(leaves, record)
+        for norm, found in zip(self.norms, record, strict=False):
+            if found:
+                norm.update_running(*_joined(found))  # type: ignore[operator]
+        return self._output(tops)
+
+    @torch.no_grad()
+    def take_moments(self, batches: Sequence[Tensor]) -> None:
+        """Give BatchNorms that have seen no batch the moments of all these pictures, as one batch would.
+
+        The moments of a layer depend on those below, so that the batches are read once for every layer, up to
+        it. The memory is that of one of them.
+
+        Args:
+            batches: each as for `forward`.
+
+        Example:
+            >>> import dualnets
+            >>> network = dualnets.conv_net((1, 8, 8), members=2, norm=dualnets.BatchNorm(), seed=0)
+            >>> network.take_moments(torch.rand(2, 100, 64).split(40, dim=1))
+            >>> network.norms[0].batches.tolist()
+            [1, 1]
+        """
+        norms: Any = self.norms if isinstance(self.norm, BatchNorm) else ()
+        taken = []
+        for layer, norm in enumerate(norms):
+            if not bool((norm.batches > 0).any()):
+                records = [self._empty_record() for _ in batches]
+                for record, leaves in zip(records, batches, strict=True):
+                    self._run(leaves, record, only=layer)
+                moments, count = pooled([_joined(record[layer]) for record in records])
+                norm.update_running(moments, count)
+                # layers above read what a batch in training gives them: by the biased variance
+                norm.variance.copy_(moments.variance)
+                taken.append((norm, count))
+        for norm, count in taken:
+            norm.variance.mul_(count / (count - 1))
+
+    def _empty_record(self) -> Record:
+        return [[] for _ in self.norms]
 
     @torch.no_grad()
     def run_with(self, leaves: Tensor, replace: Mapping[int, Replacement]) -> Tensor:
@@ -152,7 +194,7 @@ class ImageNetwork(Network):
         Returns:
             As `forward`.
         """
-        return self._output(self._run(leaves, training=False, replace=replace))
+        return self._output(self._run(leaves, replace=replace))
 
     def activations(self, leaves: Tensor) -> dict[int, Tensor]:
         """What every block computes before its last ReLU, after its norms.
@@ -167,7 +209,7 @@ class ImageNetwork(Network):
             none. The output is the mean over V of the last level's ReLU.
         """
         found: dict[int, list[Tensor]] = {level: [] for level in range(1, self.depth + 1)}
-        self._run(leaves, training=False, shown=found)
+        self._run(leaves, shown=found)
         joined = {level: torch.cat(parts) for level, parts in found.items()}
         return joined if self.stacked else {level: values[0] for level, values in joined.items()}
 
@@ -199,19 +241,27 @@ class ImageNetwork(Network):
     def _run(
         self,
         leaves: Tensor,
+        record: Record | tuple[()] = (),
         *,
-        training: bool,
+        only: int | None = None,
         replace: Mapping[int, Replacement] | None = None,
         shown: dict[int, list[Tensor]] | None = None,
     ) -> list[Tensor]:
-        """The top's maps `(B, s * C, H, W)` of each part of s members; lists in `shown` get the levels'."""
+        """The top's maps `(B, s * C, H, W)` of each part of s members.
+
+        Args:
+            leaves: as for `forward`.
+            record: gets the batch's moments, by which BatchNorms then normalise; empty in evaluation.
+            only: the one convolution of which that is so; the run ends behind its block.
+            replace: as for `run_with`.
+            shown: lists that get the levels' maps.
+        """
         pictures, each = self._pictures(leaves), self.members_per_part
         parameters = [self._in_parts(layer, each) for layer in range(len(self.convolutions))]
-        record: list[list[tuple[Moments, int]]] = [[] for _ in self.norms]
         tops = []
         for part, given in enumerate(pictures.split(each)):
             low, own = part * each, [parts[part] for parts in parameters]
-            convolved = partial(self._convolved, low=low, training=training, record=record)
+            convolved = partial(self._convolved, low=low, record=record, only=only)
             below, layer = given.transpose(0, 1).flatten(1, 2), 0  # (B, s * C, H, W)
             for level, block in enumerate(self.blocks, start=1):
                 maps, first, layer = below, layer, layer + block.convolutions
@@ -227,12 +277,9 @@ class ImageNetwork(Network):
                 if shown is not None:
                     shown[level].append(self._shown(level, maps))
                 below = maps.relu() if shown is not None else maps.relu_()
+                if only is not None and only < layer:
+                    break
             tops.append(below)
-        for norm, found in zip(self.norms, record, strict=True):
-            if found:
-                moments, counts = zip(*found, strict=True)
-                joined = Moments(*(torch.cat(own) for own in zip(*moments, strict=True)))
-                norm.update_running(joined, counts[0])  # type: ignore[operator]
         return tops
 
     def _convolved(
@@ -242,8 +289,8 @@ class ImageNetwork(Network):
         own: Sequence[Any],
         *,
         low: int,
-        training: bool,
-        record: list[list[tuple[Moments, int]]],
+        record: Record | tuple[()],
+        only: int | None,
     ) -> Tensor:
         """The normalised maps of one convolution of a part, whose first member is number `low`."""
         weight, bias, gain, shift = own
@@ -260,8 +307,9 @@ class ImageNetwork(Network):
         if not self.norms:
             return maps
         norm: Any = self.norms[layer]
+        training = bool(record) and only in (None, layer)
         maps, moments = norm.normalize(maps, low, gain, shift, training=training)
-        if moments is not None:
+        if record and moments is not None:
             record[layer].append((moments, maps.numel() // maps.shape[1]))
         return maps
 
@@ -300,6 +348,12 @@ class ImageNetwork(Network):
             for part in replacement
         )
         return replaced(shown, Replacement(*own)).permute(1, 0, 3, 2).reshape(maps.shape)
+
+
+def _joined(parts: Sequence[tuple[Moments, int]]) -> tuple[Moments, int]:
+    """The moments of all members, of those of parts of them, and of how many values they are."""
+    moments, counts = zip(*parts, strict=True)
+    return Moments(*(torch.cat(own) for own in zip(*moments, strict=True))), counts[0]
 
 
 def _channels_last(weight: Tensor) -> Tensor:

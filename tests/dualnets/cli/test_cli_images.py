@@ -31,7 +31,7 @@ def test_the_list_says_where_a_data_set_is_or_what_to_put_where(tmp_path, capsys
         "flip[:PROBABILITY] Left and right exchanged. PROBABILITY: of a flip (default: 0.5)."
         in words
     )
-    assert "SCALE: smallest share of the area." in words
+    assert "SCALE: smallest share of the area, above 0 and at most 1." in words
     assert "default crop:0.4+light:0.4" in words
     assert all(len(line) <= 80 for line in text.splitlines() if str(tmp_path) not in line)
     for part, labels in (("train", [1, 2]), ("test", [3])):
@@ -71,6 +71,7 @@ def test_views_are_drawn_into_a_file(tmp_path, capsys):
         (["--show", "digits", "--seed", "-1"], "seed must be in 0..2^64-1, got -1"),
         (["--show", "digits", "--out", "a.jpg"], "--out must end in .png, .svg, .pdf, got 'a.jpg'"),
         (["--show", "digits", "--out", "no/a.png"], "--out no/a.png: there is no folder no"),
+        (["--data", __file__], "data sets of images are in a folder, which "),
         (["--augment", "flip"], "--augment is for --show DATASET"),
         (["--seed", "1"], "--seed is for --show DATASET"),
     ],

@@ -5,18 +5,18 @@ import pytest
 import torch
 
 import dualnets
-from dualnets.images import LabelledImages, evaluate, load
+import hltm
+from dualnets.images import Features, LabelledImages, evaluate, features, load, network_features
 from dualnets.images.evaluate import (
     RIDGES,
-    Features,
     balanced_choice,
-    features_of,
     last_fifth,
     linear_accuracy,
     neighbour_accuracy,
 )
 from dualnets.images.rows import fixed_order
 from dualnets.networks.conv_net import conv_net
+from dualnets.networks.image_network import ImageNetwork
 
 DIGITS = load("digits")
 
@@ -120,6 +120,19 @@ def test_the_table_has_every_member_split_and_metric():
     assert table.equals(evaluate(network(), DIGITS, seed=0, splits=2, batch=500))
 
 
+def test_networks_that_are_equal_differ_by_their_labelled_pictures_alone():
+    own = network()
+    with torch.no_grad():
+        for weight in own.parameters():
+            weight[1] = weight[0]
+    table = evaluate(own, DIGITS, seed=0, test_samples=300).set_index(["metric", "member"]).value
+    for metric in ("linear all", "neighbours all", "spread", "effective_rank"):
+        assert table[metric, 0] == pytest.approx(table[metric, 1], abs=0.004)
+    assert any(
+        table[f"{probe} 100", 0] != table[f"{probe} 100", 1] for probe in ("linear", "neighbours")
+    )
+
+
 def test_a_member_is_worth_the_same_in_any_ensemble_and_batch():
     together = evaluate(network(2), DIGITS, seed=0)
     alone = evaluate(network(None), DIGITS, seed=0, batch=177)
@@ -138,16 +151,56 @@ def test_features_are_outputs_in_evaluation_of_standardised_pictures():
     with torch.no_grad():
         own(torch.randn(2, 40, 64))  # moments for evaluation
     own.eval()
-    found = features_of(own, DIGITS, DIGITS.test.images[:30], batch=7)
+    found = features(own, DIGITS, batch=77, train_samples=9)
     pictures = torch.from_numpy(DIGITS.test.images[:30]).double() / 255
     given = ((pictures - DIGITS.mean[0]) / DIGITS.std[0]).float().flatten(1)
-    torch.testing.assert_close(found, own(given.expand(2, -1, -1)).detach(), atol=1e-5, rtol=1e-4)
+    expected = own(given.expand(2, -1, -1)).detach()
+    torch.testing.assert_close(found.test[:, :30], expected, atol=1e-5, rtol=1e-4)
+    assert found.test_labels.tolist() == DIGITS.test.labels.tolist()
+    chosen = fixed_order(len(DIGITS.train.labels))[:9]
+    assert found.train_labels.tolist() == DIGITS.train.labels[chosen].tolist()
+    shapes = [tuple(part.shape) for part in features(network(None), DIGITS)]
+    assert shapes == [(1297, 8), (1297,), (500, 8), (500,)]
 
 
-def test_an_untrained_batchnorm_has_the_same_moments_for_any_batch():
+def test_an_untrained_network_stands_beside_the_trained_one():
+    before, after = network(), conv_net(DIGITS, widths=(6, 8), members=2, seed=7)
+    given = {"seed": 3, "splits": 2, "train_samples": 300, "test_samples": 100}
+    table = evaluate(after, DIGITS, initial=before, **given)
+    alone = [evaluate(own, DIGITS, **given) for own in (after, before)]
+    assert table[list(alone[0].columns)].equals(alone[0])
+    assert table.initial.equals(alone[1].value.rename("initial"))
+    probes = table.metric.str.contains("all|100")
+    gaps = (table.value - table.initial) / (1 - table.initial)
+    np.testing.assert_allclose(table.gap_closed[probes], gaps[probes], rtol=1e-12)
+    assert table.gap_closed[~probes].isna().all()
+    means = hltm.probe.over_members(table, by=["metric"], seed=0).set_index("metric")
+    few = table.query("metric == 'linear 100'").groupby("member").value.mean()
+    assert means["mean"]["linear 100"] == pytest.approx(few.mean())  # splits, then members
+
+
+def spy(method, sizes):
+    """The method, which also notes the sizes of the batches that it is given."""
+
+    def noted(self, batches):
+        sizes.append([leaves.shape[1] for leaves in batches])
+        method(self, batches)
+
+    return noted
+
+
+def test_an_untrained_batchnorm_has_the_same_moments_for_any_batch(monkeypatch):
     own = network(norm=dualnets.BatchNorm())
-    tables = [evaluate(own, DIGITS, seed=0, labels=(100,), batch=size) for size in (40, 1000)]
-    np.testing.assert_allclose(tables[0].value, tables[1].value, rtol=1e-3)
+    own.double()
+    found = [features(own, DIGITS, batch=size, train_samples=50) for size in (400, 1000)]
+    torch.testing.assert_close(found[0].test, found[1].test, rtol=1e-9, atol=1e-9)
+    assert found[0].test.std() > 0.1
+    passes = []
+    monkeypatch.setattr(network_features, "MEMORY", 0)
+    monkeypatch.setattr(ImageNetwork, "take_moments", spy(ImageNetwork.take_moments, passes))
+    parts = features(own, DIGITS, batch=400, train_samples=50)
+    assert passes == [[400, 400, 200]]
+    torch.testing.assert_close(parts.test, found[0].test, rtol=1e-9, atol=1e-9)
 
 
 def test_pictures_whose_features_say_nothing_are_guessed():
@@ -228,6 +281,12 @@ def test_fewer_pictures_are_the_first_of_a_fixed_order():
         ({"images": "digits"}, TypeError, "images must be such as .*load.* got 'digits'"),
         ({"network": torch.nn.Linear(2, 2)}, TypeError, "network must be such as"),
         ({"network": conv_net((1, 9, 9), seed=0)}, ValueError, "have 64 numbers, the network reads 81"),
+        (
+            {"initial": network(3)}, ValueError,
+            r"initial must have the members \(0, 1\) of the network, got \(0, 1, 2\)",
+        ),
+        ({"initial": "none"}, TypeError, "initial network must be such as"),
+        ({"batch": 0}, ValueError, "batch must be at least 1, got 0"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_evaluated_is_refused(changes, error, message):

@@ -234,6 +234,10 @@ def test_presets_are_without_colour_for_grey_pictures():
     assert parse_views("flip").for_shape((1, 8, 8)) == parse_views("flip")
     drawn = [a.views(GREY, members=[0], **ADDRESS) for a in (parse_views("byol"), grey)]
     assert drawn[0].equal(drawn[1])
+    with pytest.raises(
+        ValueError, match=r"shift's pixels must be below 10, the shorter side .* got 10"
+    ):
+        parse_views("shift:10").views(GREY, members=[0], **ADDRESS)
     with pytest.raises(ValueError, match=r"colour needs pictures of 3 channels, .* \(1, 12, 10\)"):
         parse_views("flip+colour").views(GREY, members=[0], **ADDRESS)
 
@@ -242,8 +246,13 @@ def test_presets_are_without_colour_for_grey_pictures():
     ("text", "message"),
     [
         ("crp:0.5", r"unknown operation 'crp' \(did you mean crop\?\); there are: crop:SCALE, "),
-        ("", "unknown operation ''"),
-        ("flip++blur", "unknown operation ''"),
+        ("", "an operation is missing in '', expected such as crop:0.5\\+blur, or none"),
+        ("flip++blur", r"an operation is missing in 'flip\+\+blur', expected"),
+        ("CROP:0.5", r"unknown operation 'CROP' \(did you mean crop\?\)"),
+        ("crop:0.5,blur", r"scale must be a number, got '0.5,blur' \(operations are joined by \+\)"),
+        ("noise:1e300", "noise's std must be in 0 < std <= 1, got 1e"),
+        ("light:1e308", r"light's strength must be in 0\.\.10, got 1e"),
+        (300 * "a", "unknown operation 'a+…a+'; there are"),
         ("crop", "crop needs a number: crop:SCALE"),
         ("crop:0.5:1", "has too many numbers: crop:SCALE"),
         ("crop:half", "crop's scale must be a number, got 'half'"),
@@ -253,7 +262,7 @@ def test_presets_are_without_colour_for_grey_pictures():
         ("shift:0", "shift's pixels must be at least 1, got 0"),
         ("flip:2", "flip's probability must be in 0..1, got 2"),
         ("colour:1:0.6", "colour's hue must be in 0..0.5, got 0.6"),
-        ("noise:-1", "noise's std must be above 0 and finite, got -1"),
+        ("noise:-1", "noise's std must be in 0 < std <= 1, got -1"),
         ("simclr+flip", "simclr is a preset, which stands alone, got 'simclr.flip'"),
         ("+".join(["flip"] * 17), "may occur 16 times, flip"),
     ],

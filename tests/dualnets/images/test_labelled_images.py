@@ -117,16 +117,20 @@ def test_absent_files_are_refused_with_what_to_put_where(tmp_path):
         f"t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte (or .gz) into {tmp_path}/fashion-mnist, or install "
         "Debian's dataset-fashion-mnist"
     )
-    with pytest.raises(
-        FileNotFoundError, match=r"test_batch.bin into a folder, and name the folder by --da"
-    ):
+    expected = (
+        r"test_batch.bin of cifar-10-binary.tar.gz into a folder, and name the folder by --da"
+    )
+    with pytest.raises(FileNotFoundError, match=expected):
         load("cifar10")
     (tmp_path / "train_X.bin").touch()
     with pytest.raises(FileNotFoundError) as partly:
         load("stl10", tmp_path)
     assert str(partly.value) == (
-        f"stl10 is not complete: put train_y.bin, test_X.bin, test_y.bin into {tmp_path}"
+        "stl10 is not complete: put train_y.bin, test_X.bin, test_y.bin of stl10_binary.tar.gz into "
+        f"{tmp_path}"
     )
+    with pytest.raises(NotADirectoryError, match=r"are in a folder, which .*train_X.bin is not"):
+        load("cifar10", tmp_path / "train_X.bin")
 
 
 def test_other_arguments_are_refused():

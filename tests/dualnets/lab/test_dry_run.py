@@ -50,9 +50,14 @@ def test_estimates_are_those_of_the_most_similar_cells_in_proportion(tmp_path):
         f"disk: about {-(-size // 1000)} kB",
         "(from 2 stored cells, in proportion to steps, members, batch)",
     ]
-    (far,) = plan(LOSSES, out=tmp_path, scale="smoke", only=["simple"], steps=[1500]).estimates
+    larger = plan(LOSSES, out=tmp_path, scale="smoke", only=["simple"], steps=[1500])
+    (far,) = larger.estimates
     assert far.seconds == pytest.approx(300.0)
     assert far.ratio == 10
+    lines = list(larger.summary())
+    assert lines[1] == "time: at most about 5 min 0 s of computation"
+    assert lines[-2].startswith("These cells are up to 10 times as large as the stored ones, whose")
+    assert all(len(line) <= 80 for line in lines)
 
 
 def test_processes_share_the_time_and_unmeasured_memory_is_unknown(tmp_path):

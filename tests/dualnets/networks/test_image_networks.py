@@ -299,6 +299,29 @@ def test_running_moments_are_the_mean_of_few_batches_and_then_move_by_the_moment
     assert network.norms[0].batches.tolist() == [3] * MEMBERS
 
 
+@every_network
+@pytest.mark.parametrize(
+    ("mean", "together"), [("on", True), ("stop", False)], ids=["grouped", "one by one"]
+)
+def test_moments_of_batches_are_those_of_one_batch(make, shape, mean, together, monkeypatch):
+    each = property(lambda self: MEMBERS if together else 1)
+    monkeypatch.setattr(ImageNetwork, "members_per_part", each)
+    network = make(
+        shape, members=MEMBERS, seed=2, dtype=torch.float64, norm=dualnets.BatchNorm(mean)
+    )
+    whole, given = copy.deepcopy(network), pictures(shape, samples=11)
+    whole.train()(given)
+    network.take_moments(given.split(4, dim=1))
+    for ours, theirs in zip(network.norms, whole.norms, strict=True):
+        torch.testing.assert_close(ours.mean, theirs.mean, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(ours.variance, theirs.variance, rtol=1e-10, atol=1e-12)
+        assert ours.batches.tolist() == [1] * MEMBERS
+    seen = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    network.take_moments([pictures(shape, seed=3)])  # there are moments
+    assert all(tensor.equal(seen[name]) for name, tensor in network.state_dict().items())
+    make(shape, members=MEMBERS, seed=2, norm=None).take_moments([given])  # nothing to do
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("norm", [dualnets.BatchNorm(affine=True), dualnets.BatchNorm("stop"),
                                   dualnets.GroupNorm(2, affine=True)], ids=repr)  # fmt: skip

@@ -1,5 +1,6 @@
 """Torch data sets of views: every row is the addressed draw, read once, by any loader."""
 
+import inspect
 import pickle
 from functools import partial
 
@@ -345,3 +346,10 @@ def test_epochs_beyond_the_views_are_named():
     data.set_epoch(None)
     with pytest.raises(ValueError, match=r"2\^24 views of a row, but epoch 8388607 needs more"):
         next(iter(DataLoader(data, batch_size=4)))
+
+
+@pytest.mark.parametrize("kind", [hltm.ViewDataset, hltm.ViewStream, hltm.LabelledDataset])
+def test_arguments_are_named(kind):
+    found = inspect.signature(kind).parameters
+    assert {"samples", "seed", "start", "targets", "encode", "stream"} <= found.keys()
+    assert all(own.kind is not own.VAR_KEYWORD for own in found.values())

@@ -1,6 +1,7 @@
 """Files of trees: every format by suffix and content, names and bits, and what is refused."""
 
 import gzip
+import inspect
 import json
 
 import networkx as nx
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 from tree_strategies import NAMES, TAME_NAMES, assert_same_tree, latent_trees
 
 import hltm
-from hltm.formats.files import FORMATS
+from hltm.formats.files import FORMATS, ReadOptions
+from hltm.tree import WriteOptions
 
 NEWICK = "((human:0.1,chimp:0.1)ape:0.3,'a lemur':0.5)primate;"
 PRIMATES = ("primate", "ape", "a lemur", "human", "chimp")
@@ -215,3 +217,10 @@ def test_names_that_no_file_can_hold_are_refused(tmp_path):
 def test_a_suffix_is_of_one_format():
     suffixes = [suffix for each in FORMATS for suffix in each.suffixes]
     assert len(suffixes) == len(set(suffixes))
+
+
+@pytest.mark.parametrize(("options", "verb"), [(ReadOptions, "read"), (WriteOptions, "write")])
+def test_type_checkers_know_the_keywords_of_all_formats(options, verb):
+    functions = [getattr(each, verb) for each in FORMATS if getattr(each, verb)]
+    known = {name for own in functions for name in list(inspect.signature(own).parameters)[1:]}
+    assert set(options.__annotations__) == known

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from dualnets._checks import check_number
 from dualnets._options import Registry
+from hltm._names import brief
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,6 +53,9 @@ class Operation(ABC):
         if hasattr(self, "probability"):
             check_number(f"{self.word}'s probability", self.probability, low=0, high=1)
 
+    def check_shape(self, shape: Sequence[int]) -> None:  # noqa: B027, most fit all pictures
+        """Raise ValueError where the operation leaves nothing of pictures of the shape (C, H, W)."""
+
     @abstractmethod
     def __call__(self, pictures: Tensor, draws: Draws) -> Tensor:
         """`(N, C, H, W)` changed pictures; the given ones are not changed in place."""
@@ -93,10 +97,11 @@ def parse_operation(text: str) -> Operation:
     """
     word, *given = text.strip().split(":")
     if word not in OPERATIONS:
-        near = difflib.get_close_matches(word, OPERATIONS, n=1)
+        near = difflib.get_close_matches(word.lower(), OPERATIONS, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise ValueError(
-            f"unknown operation {word!r}{hint}; there are: {', '.join(map(usage, OPERATIONS.values()))}"
+            f"unknown operation {brief(repr(word))}{hint}; there are: "
+            f"{', '.join(map(usage, OPERATIONS.values()))}"
         )
     kind = OPERATIONS[word]
     places = fields(kind)
@@ -104,7 +109,7 @@ def parse_operation(text: str) -> Operation:
     if len(given) < len(required):
         raise ValueError(f"{word} needs a number: {usage(kind)}")
     if len(given) > len(places):
-        raise ValueError(f"{text} has too many numbers: {usage(kind)}")
+        raise ValueError(f"{brief(text)} has too many numbers: {usage(kind)}")
     values: dict[str, Any] = {}
     for field, number in zip(places, given, strict=False):
         convert = int if field.type == "int" else float
@@ -112,7 +117,10 @@ def parse_operation(text: str) -> Operation:
             values[field.name] = convert(number)
         except ValueError:
             expected = "a whole number" if convert is int else "a number"
-            raise ValueError(f"{word}'s {field.name} must be {expected}, got {number!r}") from None
+            hint = " (operations are joined by +)" if "," in number or " " in number else ""
+            raise ValueError(
+                f"{word}'s {field.name} must be {expected}, got {brief(repr(number))}{hint}"
+            ) from None
     return kind(**values)
 
 

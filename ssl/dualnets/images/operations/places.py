@@ -6,6 +6,7 @@ All but the flip are rows @ picture @ columns^T with a small matrix of weights f
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -33,7 +34,7 @@ class Crop(Operation):
     Szegedy et al. (arXiv 1409.4842); SimCLR and BYOL take a scale of 0.08.
 
     Attributes:
-        scale: smallest share of the area.
+        scale: smallest share of the area, above 0 and at most 1.
 
     Raises:
         TypeError, ValueError: scale is no number in 0 < scale <= 1.
@@ -66,7 +67,7 @@ class Shift(Operation):
     """Moved by whole pixels, uniform in -pixels..pixels each way; what comes in is black.
 
     Attributes:
-        pixels: the most in a direction.
+        pixels: the most in a direction, at least 1 and less than the shorter side.
 
     Raises:
         TypeError, ValueError: pixels is no whole number of at least 1.
@@ -78,6 +79,13 @@ class Shift(Operation):
 
     def __post_init__(self) -> None:
         check_whole("shift's pixels", self.pixels, low=1)
+
+    def check_shape(self, shape: Sequence[int]) -> None:
+        side = min(shape[1:])
+        if self.pixels >= side:
+            raise ValueError(
+                f"shift's pixels must be below {side}, the shorter side of these pictures, got {self.pixels}"
+            )
 
     def __call__(self, pictures: Tensor, draws: Draws) -> Tensor:
         matrices = []

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 GREY = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
+MOST = 10  # of a strength and a saturation: beyond it pictures are black and white
 EXACT = 1 << 16  # sums of multiples of 1 / EXACT are the same in any order
 
 
@@ -25,11 +26,11 @@ class Light(Operation):
     greys). Numbers are cut to 0..1 after each.
 
     Attributes:
-        strength: of both; below 0 a factor is cut to 0.
+        strength: of both, 0..10; below 0 a factor is cut to 0.
         probability: of a change.
 
     Raises:
-        TypeError, ValueError: strength is no number of at least 0, or probability none in 0..1.
+        TypeError, ValueError: strength is no number in 0..10, or probability none in 0..1.
     """
 
     strength: float
@@ -38,7 +39,7 @@ class Light(Operation):
     address: ClassVar[int] = 4
 
     def __post_init__(self) -> None:
-        check_number("light's strength", self.strength, low=0)
+        check_number("light's strength", self.strength, low=0, high=MOST)
         super().__post_init__()
 
     def __call__(self, pictures: Tensor, draws: Draws) -> Tensor:
@@ -60,13 +61,13 @@ class Colour(Operation):
     the hue turns by a part of the circle of colours that is uniform in -hue..hue.
 
     Attributes:
-        saturation: largest change of the factor.
-        hue: largest turn, 0.5 being half of the circle.
+        saturation: largest change of the factor, 0..10.
+        hue: largest turn, 0..0.5, where 0.5 is half of the circle.
         probability: of a change.
 
     Raises:
-        TypeError, ValueError: saturation is no number of at least 0, hue none in 0..0.5, or probability none
-            in 0..1.
+        TypeError, ValueError: saturation is no number in 0..10, hue none in 0..0.5, or probability none in
+            0..1.
     """
 
     saturation: float = 0.4
@@ -76,7 +77,7 @@ class Colour(Operation):
     address: ClassVar[int] = 5
 
     def __post_init__(self) -> None:
-        check_number("colour's saturation", self.saturation, low=0)
+        check_number("colour's saturation", self.saturation, low=0, high=MOST)
         check_number("colour's hue", self.hue, low=0, high=0.5)
         super().__post_init__()
 
@@ -113,8 +114,8 @@ class Jitter(Operation):
     address: ClassVar[int] = 6
 
     def __post_init__(self) -> None:
-        check_number("jitter's strength", self.strength, low=0)
-        check_number("jitter's saturation", self.saturation, low=0)
+        check_number("jitter's strength", self.strength, low=0, high=MOST)
+        check_number("jitter's saturation", self.saturation, low=0, high=MOST)
         check_number("jitter's hue", self.hue, low=0, high=0.5)
         super().__post_init__()
 
@@ -182,10 +183,10 @@ class Noise(Operation):
     """Independent normal noise in every number, then cut to 0..1.
 
     Attributes:
-        std: of the noise.
+        std: of the noise, above 0 and at most 1.
 
     Raises:
-        TypeError, ValueError: std is no number above 0.
+        TypeError, ValueError: std is no number in 0 < std <= 1.
     """
 
     std: float
@@ -193,7 +194,7 @@ class Noise(Operation):
     address: ClassVar[int] = 9
 
     def __post_init__(self) -> None:
-        check_number("noise's std", self.std, above=0)
+        check_number("noise's std", self.std, above=0, high=1)
 
     def __call__(self, pictures: Tensor, draws: Draws) -> Tensor:
         drawn = draws.normals(pictures.shape[1:].numel()).view_as(pictures)

@@ -68,7 +68,7 @@ def example_views(strip: Any, table: pd.DataFrame) -> None:
     strip.suptitle(title, fontsize=9, x=0.01, ha="left")
     try:
         images = settings.build_images()
-    except FileNotFoundError:
+    except OSError:
         strip.text(0.01, 0.4, "the pictures are not on this machine", fontsize=9)
         return
     _, columns = pictures_and_views(
