@@ -141,7 +141,7 @@ def test_the_loss_under_noise_is_its_definition(seed, nodes, zeros, kind, level)
             total += cross_entropy(*split, x)
         found = tree.bayes_loss(noise=noise, level=level, predictor=predictor)
         assert float(found.value) == pytest.approx(total / p.ndim, abs=1e-10)
-        several = tree.bayes_loss(noise=noise, level=[level, 0.5], predictor=predictor)
+        several = tree.bayes_loss(noise=noise, level=np.array([level, 0.5]), predictor=predictor)
         assert several.value.shape == (2,)
         assert float(several.value[0]) == float(found.value)
 
@@ -283,7 +283,7 @@ def test_the_number_of_missing_leaves_is_no_source_of_error():
         ({"mask": []}, "mask must leave out some leaf"),
         ({"noise": hltm.Flips()}, "noise and its level go together"),
         ({"level": 0.5}, "noise and its level go together"),
-        ({"noise": hltm.Flips(), "level": 1.5}, "number in .0, 1., got 1.5"),
+        ({"noise": hltm.Flips(), "level": 1.5}, "in .0, 1., got 1.5"),
         ({"samples": 1}, "at least 2 samples, got 1"),
         ({"predictor": hltm.symmetric_binary(depth=2, seed=0)}, "4 leaves, this tree 8"),
         ({"predictor": hltm.symmetric_binary(depth=3, seed=0, members=2)}, "has 2 trees, expected 1"),
