@@ -123,7 +123,7 @@ def bayes_loss(
         leaves = leaves[missing_probability(topology, rates) > 0]
         loss = partial(missing, rates=rates)
     elif noise is not None and level is not None:
-        one_level = isinstance(level, str) or np.ndim(level) == 0
+        one_level = np.ndim(level) == 0
         levels = [check_level(level)] if one_level else check_levels(level)
         loss = partial(noisy, noise=check_noise(noise, tables), levels=levels)
     else:
