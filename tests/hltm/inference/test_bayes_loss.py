@@ -184,6 +184,17 @@ def test_what_a_predictor_holds_impossible_costs_infinity():
     assert found.value[0] == pytest.approx(np.log(2), abs=1e-12)
     assert found.value[1] == np.inf
     assert tree.bayes_loss(mask=hltm.drop_leaves(0.5), predictor=certain).value == np.inf
+    # what comes after leaves that it holds impossible costs infinity, too
+    cut = hltm.symmetric_binary(depth=2, polarity=0.8, seed=0)
+    # the first two leaves are equal
+    cut = cut.intervene({v: [[1.0, 0.0], [0.0, 1.0]] for v in ("3", "4")})
+    whole = cut.intervene({"4": [[0.9, 0.1], [0.1, 0.9]]})
+    found = whole.bayes_loss(predictor=cut).value
+    assert found[0].isfinite()
+    assert found[1:].tolist() == [np.inf] * 3
+    assert whole.bayes_loss(order=[5, 3, 6, 4], predictor=cut).value[:3].isfinite().all()
+    assert whole.bayes_loss(mask=["6"], predictor=cut).value == np.inf
+    assert cut.bayes_loss(predictor=whole).value.isfinite().all()
 
 
 def test_only_patterns_that_can_occur_are_enumerated(monkeypatch):
