@@ -299,15 +299,17 @@ def test_changes_are_those_of_the_sum_over_everything(noise, monkeypatch):
     assert (found.standard_error == 0).all()
     monkeypatch.setattr(change, "MAX_PAIRS", 0.5)
     wrong = found.correlation * torch.tensor([1, 1.2, 1.2])
-    errors, broken = [], []
+    errors, broken, sizes = [], [], []
     for seed in range(8):
         drawn = tree.change_correlation(noise, 0.6, seed=seed, samples=4096)
         assert float(drawn.changed) == pytest.approx(mean.mean(), abs=0.02)
         errors.append((drawn.correlation - found.correlation)[1:] / drawn.standard_error[1:])
         broken.append((drawn.correlation - wrong)[1:] / drawn.standard_error[1:])
-    scores = torch.stack(errors)
-    assert abs(float(scores.mean())) < 3.3 / 8**0.5
-    assert 0.4 < float(scores.std()) < 1.7
+        off = drawn.susceptibility - found.susceptibility
+        sizes.append(off / drawn.susceptibility_error)
+    for scores in (torch.stack(errors), torch.stack(sizes)):
+        assert abs(float(scores.mean())) < 3.3 / 8**0.5
+        assert 0.4 < float(scores.std()) < 1.7
     assert abs(float(torch.stack(broken).mean())) > 3.3 / 8**0.5
 
 
