@@ -11,8 +11,6 @@ from torch import Tensor
 from hltm.inference.noise import Noise, Uniform, existing, leaf_states, one_hot
 from hltm.model.tables import Tables
 
-LARGEST = float(np.finfo(np.float64).max)
-
 
 @dataclass(frozen=True)
 class Gaussian(Noise):
@@ -56,8 +54,8 @@ class Gaussian(Noise):
         if level == 0:
             return one_hot(match.argmax(-1), states)
         # the largest is taken off first, so that whatever overflows is of a state that is impossible
-        logs = (match - match.amax(-1, keepdim=True)) * min((1 - level) ** 0.5 / level, LARGEST)
-        return logs.nan_to_num(0).exp() * existing(states)  # at t = 1, 0 · inf
+        logs = (match - match.amax(-1, keepdim=True)) * ((1 - level) ** 0.5 / level)
+        return logs.nan_to_num(0).exp() * existing(states)  # 0 · inf is 0, also at t = 1
 
     def back(
         self, leaves: Tensor, noisy: Tensor, t: float, s: float, states: Tensor, uniform: Uniform
