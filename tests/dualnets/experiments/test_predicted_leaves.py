@@ -18,7 +18,7 @@ from dualnets.experiments.prediction._exact_predictions import (
     next_leaf_predictions,
     noisy_predictions,
 )
-from dualnets.experiments.prediction._loss_rules import stages
+from dualnets.experiments.prediction._loss_rules import Stages, stages
 from dualnets.methods.protocol import TrainContext
 from hltm.inference.noise import Flips, Masking
 
@@ -131,6 +131,17 @@ def test_a_level_is_nearest_half_way_between_the_losses_beside_it():
     found = stages(course(times=(8.0, 90.0, 1000.0), noise=0.0))
     assert [round(float(t[0]), -1) for t in found.times.values()] == [10, 90, 1000]
     assert found.filtered[:, 0].tolist() == [0.8, 0.4, 0.2, 0.0]
+
+
+def test_slowness_is_of_narrow_bands_of_equal_width():
+    """A loss that falls a third as fast within 0.15 of the smaller gap around a filtered loss, 0.4."""
+    excess, at = np.array([0.8, 0.43, 0.37, 0.0]), np.array([0.0, 3.7, 5.5, 9.2])
+    filtered = np.array([[0.8], [0.4], [0.2], [0.0]])
+    found = Stages([*np.exp(at)], np.broadcast_to(excess, (4, 1, 4)), filtered, {})
+    assert found.slowness(1)[0] == pytest.approx(np.log(3), abs=1e-9)
+    assert found.slowness(2)[0] == pytest.approx(0, abs=1e-9)
+    slow = found._replace(distances=found.distances + 0.3)  # gets not through the bands
+    assert np.isnan(slow.slowness(1)).all()
 
 
 @pytest.mark.parametrize(
