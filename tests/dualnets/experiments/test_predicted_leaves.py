@@ -114,6 +114,7 @@ def test_one_leaf_may_fall_short():
         ({}, "holds", "later for 2 of 2 pairs"),
         ({"nearest": (0, 2, 1, 3)}, "fails", "earlier: masked, levels 1 and 2"),
         ({"times": (8.0, 90.0, 1e9)}, "fails", "never nearest with most trees: masked, level 3"),
+        ({"times": (8.0, 90.0, 8200.0)}, "holds", "2 of 2 pairs"),  # never with 6 of 12 trees
         ({"trees": 11}, "open", "11 trees"),
     ],
 )
