@@ -185,10 +185,11 @@ def test_levels_by_layer(layers, trees, verdict):
     [
         (FOLLOWS, {}, "holds"),
         (FOLLOWS, {"apart": -0.2}, "fails"),
-        (FOLLOWS, {"apart": 0.05}, "open"),
+        (FOLLOWS, {"apart": 0.048}, "open"),  # with a mean within 0.05, and an interval beyond it
         (FOLLOWS, {"trees": 11}, "open"),
         (TRANSITION, {}, "holds"),
         (TRANSITION, {"shift": 0.15}, "fails"),
+        (TRANSITION, {"shift": 0.02}, "open"),  # a mean of 0.049, and an interval beyond 0.05
         (TRANSITION, {"trees": 11}, "open"),
         (ATTAINS, {}, "holds"),
         (ATTAINS, {"share": 0.8}, "fails"),
