@@ -6,17 +6,21 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import index
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from hltm._integers import as_integer
 from hltm._paths import local_path
 from hltm.data.batch_items import BatchItems, item_of
 from hltm.data.dataset import Places, find_places
 from hltm.data.export.files import replacing
 from hltm.data.labelled import LabelledBatch
 from hltm.grammars.pcfg import PCFG
+from hltm.sampling.philox import check_seed
 
 Span = tuple[int, int]
 
@@ -40,6 +44,7 @@ class SentenceDataset(Dataset[LabelledBatch]):
         encode: what x becomes, from numbers `(B, T)`.
 
     Raises:
+        TypeError: a grammar, or numbers, of another type.
         ValueError: samples below 1, a span outside of the strings, or as `PCFG.sample`.
 
     Example:
@@ -60,10 +65,20 @@ class SentenceDataset(Dataset[LabelledBatch]):
     encode: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise ValueError(f"samples must be at least 1, got {self.samples}")
-        object.__setattr__(self, "spans", tuple((int(i), int(j)) for i, j in self.spans))
-        for i, j in self.spans:
+        if not isinstance(self.grammar, PCFG):
+            raise TypeError(f"grammar must be a hltm.PCFG, got {type(self.grammar).__name__}")
+        as_integer("samples", self.samples, 1)
+        as_integer("start", self.start, 0)
+        as_integer("max_length", self.max_length, 0)
+        check_seed(self.seed)
+        try:
+            spans = tuple((index(i), index(j)) for i, j in self.spans)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"spans must be pairs (start, stop) of integers, got {self.spans!r:.80}"
+            ) from error
+        object.__setattr__(self, "spans", spans)
+        for i, j in spans:
             if not 0 <= i <= j <= self.max_length:
                 raise ValueError(
                     f"span ({i}, {j}) is not within the {self.max_length} tokens of a string"
@@ -90,9 +105,60 @@ class SentenceDataset(Dataset[LabelledBatch]):
 
         Columns are `row`, `token_0`, …, null behind the end of a string, and `label_I_J` for every span. The
         metadata `hltm` of its schema is JSON: the grammar's text, the names by number, and the address.
+        `encode` is not saved.
+        """
+        from pyarrow import parquet
+
+        about = {
+            "grammar": self.grammar.to_text(), "terminals": self.grammar.terminals,
+            "symbols": self.grammar.symbols, "seed": self.seed, "max_length": self.max_length,
+        }  # fmt: skip
+        table = self._table().replace_schema_metadata({"hltm": json.dumps(about)})
+        with replacing(local_path(path)) as partial:
+            parquet.write_table(table, partial)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> SentenceDataset:
+        """The data set that `save` wrote to a file; its rows are drawn again and compared with the file's.
+
+        Raises:
+            OSError: a file that cannot be read.
+            ValueError: a file that `save` did not write, or whose rows are not those of its grammar.
+
+        Example:
+            >>> import hltm, tempfile
+            >>> grammar = hltm.PCFG.from_text("S -> S S [0.25] | 'a' [0.75]")
+            >>> data = SentenceDataset(grammar, samples=9, seed=0, max_length=3, spans=[(0, 2)])
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     data.save(f"{folder}/strings.parquet")
+            ...     SentenceDataset.load(f"{folder}/strings.parquet") == data
+            True
         """
         import pyarrow as pa
         from pyarrow import parquet
+
+        try:
+            table = parquet.ParquetFile(local_path(path)).read()
+            about = json.loads((table.schema.metadata or {})[b"hltm"])
+            names = [name.split("_") for name in table.column_names]
+            data = cls(
+                PCFG.from_text(about["grammar"]), samples=len(table), seed=about["seed"],
+                start=table["row"][0].as_py(), max_length=about["max_length"],
+                spans=[(int(i), int(j)) for kind, *ends in names if kind == "label" for i, j in [ends]],
+            )  # fmt: skip
+        except (pa.ArrowInvalid, KeyError, TypeError, ValueError, IndexError) as error:
+            raise ValueError(
+                f"{os.fspath(path)!r} is no file that SentenceDataset.save wrote: {str(error)[:120]}"
+            ) from error
+        if not data._table().equals(table):
+            raise ValueError(
+                f"the rows of {os.fspath(path)!r} are not those of its grammar and its seed"
+            )
+        return data
+
+    def _table(self) -> Any:
+        """All rows as an Arrow table."""
+        import pyarrow as pa
 
         found = self.grammar.sample(
             self.samples, seed=self.seed, start=self.start, max_length=self.max_length
@@ -102,10 +168,4 @@ class SentenceDataset(Dataset[LabelledBatch]):
             columns[f"token_{t}"] = pa.array(own.numpy(), pa.int32(), mask=(own < 0).numpy())
         for (i, j), own in zip(self.spans, found.labels(self.spans).unbind(1), strict=True):
             columns[f"label_{i}_{j}"] = pa.array(own.numpy(), pa.int32())
-        about = {
-            "grammar": self.grammar.to_text(), "terminals": self.grammar.terminals,
-            "symbols": self.grammar.symbols, "seed": self.seed, "max_length": self.max_length,
-        }  # fmt: skip
-        table = pa.table(columns).replace_schema_metadata({"hltm": json.dumps(about)})
-        with replacing(local_path(path)) as partial:
-            parquet.write_table(table, partial)
+        return pa.table(columns)

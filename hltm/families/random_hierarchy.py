@@ -6,12 +6,11 @@ production rules per symbol, s symbols on the right of a rule, L levels.
 
 from __future__ import annotations
 
-from operator import index
-
 import numpy as np
 import torch
 from torch import Tensor
 
+from hltm._integers import as_integer
 from hltm._memory import check_fits
 from hltm.model.repeated_rows import RepeatedRows
 from hltm.model.tables import MAX_STATES
@@ -60,8 +59,7 @@ def random_hierarchy(
     Raises:
         TypeError: numbers that are not integers.
         ValueError: v or classes below 2, m, s or L below 1, zipf below 0 or not finite, no such level,
-            more (symbol, rule) pairs than there
-            are tuples, more than 65536 states.
+            more (symbol, rule) pairs than there are tuples, more than 65536 states.
 
     Example:
         >>> tree = random_hierarchy(v=8, m=4, s=2, L=3, classes=8, seed=0)
@@ -133,16 +131,19 @@ def rule_weights(
         m, L, zipf, zipf_level: as in `random_hierarchy`.
 
     Raises:
+        TypeError: zipf that is no number, or a level that is no integer.
         ValueError: zipf below 0 or not finite, or no such level.
 
     Example:
         >>> {level: w.tolist() for level, w in rule_weights(m=2, L=2, zipf=1, zipf_level=1).items()}
         {1: [1.0, 0.5], 2: [1.0, 1.0]}
     """
+    if isinstance(zipf, bool) or not hasattr(zipf, "__float__"):
+        raise TypeError(f"zipf must be a number, got {zipf!r:.60}")
     if not 0 <= zipf < float("inf"):
         raise ValueError(f"zipf must be at least 0 and finite, got {zipf!r:.60}")
-    if zipf_level is not None and not 1 <= zipf_level <= L:
-        raise ValueError(f"zipf_level must be one of the levels 1..{L}, got {zipf_level}")
+    if zipf_level is not None:
+        zipf_level = as_integer("zipf_level", zipf_level, 1, L)
     law = torch.arange(1, m + 1, dtype=torch.float64) ** -float(zipf)
     return {v: law if zipf_level in (None, v) else law**0 for v in range(1, L + 1)}
 
@@ -178,14 +179,9 @@ def check_sizes(v: int, m: int, s: int, L: int, classes: int) -> tuple[int, int,
         TypeError: not integers.
         ValueError: numbers that do not allow unambiguous rules.
     """
-    given = {"v": (v, 2), "m": (m, 1), "s": (s, 1), "L": (L, 1), "classes": (classes, 2)}
-    for name, (value, least) in given.items():
-        if isinstance(value, bool) or not hasattr(value, "__index__"):
-            raise TypeError(f"{name} must be an integer, got {value!r:.80}")
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
     # numpy's integers of a few bits would overflow
-    v, m, s, L, classes = map(index, (v, m, s, L, classes))
+    v, classes = as_integer("v", v, 2), as_integer("classes", classes, 2)
+    m, s, L = as_integer("m", m, 1), as_integer("s", s, 1), as_integer("L", L, 1)
     tuples = v**s
     rewritten = {"classes": classes, "v": v} if L > 1 else {"classes": classes}
     for what, count in rewritten.items():

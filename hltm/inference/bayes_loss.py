@@ -14,7 +14,7 @@ from hltm._integers import as_integer
 from hltm._results import by_content
 from hltm.inference.leaf_losses import Pair, missing, next_leaf, noisy
 from hltm.inference.masks import mask_rates, missing_probability
-from hltm.inference.noise import Noise, check_level, check_noise
+from hltm.inference.noise import Noise, check_level, check_levels, check_noise
 from hltm.model.nodes import Nodes
 from hltm.model.tables import Tables
 from hltm.sampling.augment import Augmentation
@@ -124,7 +124,7 @@ def bayes_loss(
         loss = partial(missing, rates=rates)
     elif noise is not None and level is not None:
         one_level = np.ndim(level) == 0
-        levels = [check_level(t) for t in (level if isinstance(level, Sequence) else [level])]
+        levels = [check_level(level)] if one_level else check_levels(level)
         loss = partial(noisy, noise=check_noise(noise, tables), levels=levels)
     else:
         leaves = leaves if order is None else _ordered(tables, order)

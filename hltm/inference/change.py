@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hltm._integers import as_integer
 from hltm._results import by_content
 from hltm.inference.denoise import corrupt, sample_back
 from hltm.inference.noise import Flips, Masking, Noise, check_level
@@ -22,7 +23,7 @@ from hltm.inference.posterior import posterior
 from hltm.model.enumeration import all_states
 from hltm.model.tables import Tables
 from hltm.model.topology import Topology
-from hltm.sampling.philox import Stream
+from hltm.sampling.philox import Stream, check_seed
 from hltm.sampling.sample import sample
 
 MAX_PAIRS = 1 << 22  # pairs of leaves' states with and without noise that are enumerated
@@ -70,10 +71,11 @@ def change_correlation(
     joint states, and else estimated from samples.
 
     Raises:
-        ValueError: a level outside [0, 1], or fewer than 64 samples.
+        TypeError: samples or a seed that are no integers.
+        ValueError: a level outside [0, 1], a seed outside 64 bits, or fewer than 64 samples.
     """
-    level = check_level(level)
-    if samples < 2 * BLOCKS:
+    level, seed = check_level(level), check_seed(seed)
+    if as_integer("samples", samples) < 2 * BLOCKS:
         raise ValueError(f"changes need at least {2 * BLOCKS} samples, got {samples}")
     near = ancestor_level(tables.topology)
     found = []

@@ -16,7 +16,14 @@ from torch import Tensor
 from hltm._integers import as_integer
 from hltm.inference.evidence import Evidence
 from hltm.inference.most_probable import posterior_samples
-from hltm.inference.noise import Masking, Noise, check_level, leaf_states, uniform_at
+from hltm.inference.noise import (
+    Masking,
+    Noise,
+    check_level,
+    check_levels,
+    leaf_states,
+    uniform_at,
+)
 from hltm.inference.posterior import posterior
 from hltm.model.states import MISSING
 from hltm.model.tables import Tables
@@ -101,7 +108,7 @@ def sample_back(
         ValueError: levels that do not decrease or lie outside [0, 1], a seed outside 64 bits, or rows
             that cannot occur in this tree.
     """
-    path, seed = [check_level(level) for level in levels], check_seed(seed)
+    path, seed = check_levels(levels), check_seed(seed)
     if len(path) < 2 or any(t <= s for t, s in pairwise(path)):
         raise ValueError(f"levels must be two or more that decrease strictly, got {path}")
     rows, states = _rows(noisy.shape[1], start), leaf_states(tables)

@@ -24,6 +24,9 @@ class Gaussian(Noise):
     Attributes:
         signs: whether x_0 is a sign.
 
+    Raises:
+        TypeError: signs other than True or False.
+
     Example:
         >>> import hltm
         >>> tree = hltm.symmetric_binary(depth=1, polarity=0.8, signs="positive", seed=0)
@@ -33,6 +36,10 @@ class Gaussian(Noise):
     """
 
     signs: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.signs, bool):
+            raise TypeError(f"signs must be True or False, got {self.signs!r:.80}")
 
     def corrupt(self, leaves: Tensor, level: float, states: Tensor, uniform: Uniform) -> Tensor:
         """x_t: float64."""
@@ -46,23 +53,17 @@ class Gaussian(Noise):
         match = match.masked_fill(existing(states) == 0, -torch.inf)
         if level == 0:
             return one_hot(match.argmax(-1), states)
-        logs = match * ((1 - level) ** 0.5 / level)
-        logs = logs.masked_fill(existing(states) == 0, -torch.inf)  # at t = 1, 0 · inf
-        return (logs - logs.amax(-1, keepdim=True)).exp()
+        # the largest is taken off first, so that whatever overflows is of a state that is impossible
+        logs = (match - match.amax(-1, keepdim=True)) * ((1 - level) ** 0.5 / level)
+        return logs.nan_to_num(0).exp() * existing(states)  # 0 · inf is 0, also at t = 1
 
     def back(
-        self,
-        leaves: Tensor,
-        noisy: Tensor,
-        level: float,
-        to: float,
-        states: Tensor,
-        uniform: Uniform,
+        self, leaves: Tensor, noisy: Tensor, t: float, s: float, states: Tensor, uniform: Uniform
     ) -> Tensor:
         """Normal: mean (r √(1 - s) x_0 + s √(1 - r) x_t) / t, variance s r / t, r = (t - s) / (1 - s)."""
-        step = (level - to) / (1 - to)
-        mean = step * (1 - to) ** 0.5 * self._clean(leaves, states) + to * (1 - step) ** 0.5 * noisy
-        return mean / level + (to * step / level) ** 0.5 * self._normal(states, uniform)
+        r = (t - s) / (1 - s)
+        mean = r * (1 - s) ** 0.5 * self._clean(leaves, states) + s * (1 - r) ** 0.5 * noisy
+        return mean / t + (s * r / t) ** 0.5 * self._normal(states, uniform)
 
     def _clean(self, leaves: Tensor, states: Tensor) -> Tensor:
         if self.signs:

@@ -23,28 +23,39 @@ from hltm.inference.leaves import as_states, check_states
 from hltm.model.states import MISSING
 from hltm.model.tables import Tables
 from hltm.sampling.philox import MAX_VIEWS, words_at
+from hltm.sampling.rules import check_rate
 
 # The random numbers of all leaves that have an address but for a number: from that, `(S, B, X)` float64
 # in (0, 1).
 Uniform = Callable[[int], Tensor]
 
 
-def check_level(level: float, name: str = "level") -> float:
+def check_level(level: object) -> float:
     """A noise level as a float.
 
     Raises:
-        ValueError: not a number in [0, 1].
+        ValueError: no number in [0, 1].
+    """
+    return check_rate(level, "a noise level")
+
+
+def check_levels(levels: object) -> list[float]:
+    """Noise levels as floats.
+
+    Raises:
+        ValueError: none, no sequence, or some that are no numbers in [0, 1].
 
     Example:
-        >>> check_level(1.5)
+        >>> check_levels(np.array([0.5, 0.25])), check_levels(0.5)
         Traceback (most recent call last):
-        ValueError: a noise level must be a number in [0, 1], got 1.5
+        ValueError: noise levels must be a sequence of numbers in [0, 1], got 0.5
     """
-    if isinstance(level, bool) or not isinstance(level, (int, float, np.number)):
-        raise ValueError(f"a noise {name} must be a number in [0, 1], got {level!r:.80}")
-    if not 0 <= level <= 1:
-        raise ValueError(f"a noise {name} must be a number in [0, 1], got {level}")
-    return float(level)
+    given = list(levels) if isinstance(levels, Sequence | np.ndarray | Tensor) else []
+    if isinstance(levels, str) or not given:
+        raise ValueError(
+            f"noise levels must be a sequence of numbers in [0, 1], got {levels!r:.80}"
+        )
+    return [check_level(level) for level in given]
 
 
 def uniform_at(
@@ -93,15 +104,9 @@ class Noise:
         raise NotImplementedError
 
     def back(
-        self,
-        leaves: Tensor,
-        noisy: Tensor,
-        level: float,
-        to: float,
-        states: Tensor,
-        uniform: Uniform,
+        self, leaves: Tensor, noisy: Tensor, t: float, s: float, states: Tensor, uniform: Uniform
     ) -> Tensor:
-        """x_s at level `to` = s < `level` = t, given x_0 and x_t."""
+        """x_s at level s < t, given the leaves x_0 and the noisy ones x_t."""
         raise NotImplementedError
 
     def check_tree(self, tables: Tables) -> None:
@@ -139,16 +144,10 @@ class Masking(Noise):
         return one_hot(noisy, states).where(noisy[..., None] >= 0, existing(states))
 
     def back(
-        self,
-        leaves: Tensor,
-        noisy: Tensor,
-        level: float,
-        to: float,
-        states: Tensor,
-        uniform: Uniform,
+        self, leaves: Tensor, noisy: Tensor, t: float, s: float, states: Tensor, uniform: Uniform
     ) -> Tensor:
         """A missing leaf is seen at level s with probability (t - s) / t."""
-        return noisy.where((noisy >= 0) | (uniform(0) * level < to), leaves)
+        return noisy.where((noisy >= 0) | (uniform(0) * t < s), leaves)
 
 
 @dataclass(frozen=True)
@@ -176,17 +175,11 @@ class Flips(Noise):
         return seen.where(noisy[..., None] >= 0, existing(states))
 
     def back(
-        self,
-        leaves: Tensor,
-        noisy: Tensor,
-        level: float,
-        to: float,
-        states: Tensor,
-        uniform: Uniform,
+        self, leaves: Tensor, noisy: Tensor, t: float, s: float, states: Tensor, uniform: Uniform
     ) -> Tensor:
         """P(x_s | x_0, x_t) ∝ P(x_s | x_0) P(x_t | x_s), and x_t is x_s replaced at a rate of its own."""
-        step = (level - to) / (1 - to)
-        weight = self.likelihood(leaves, to, states) * self.likelihood(noisy, step, states)
+        step = (t - s) / (1 - s)
+        weight = self.likelihood(leaves, s, states) * self.likelihood(noisy, step, states)
         total = weight.cumsum(-1)
         return (total <= uniform(0)[..., None] * total[..., -1:]).sum(-1)
 

@@ -68,7 +68,7 @@ def belief_geometry(
             default those before it for a source with `causal = True`, else all.
         whole: regress on all units of a layer, at all positions together, in place of each position's.
         lags: pairings of the activations with the beliefs of other rows, which make the null; the largest
-            R² of 19, or the 95% point of more; 0 for none. Each takes about as long as the regression itself.
+            R² of 19, or the 95% point of more; 0 for none.
 
     Returns:
         One row per member, layer, position and node, and per level (node is empty): member, layer,
@@ -96,17 +96,16 @@ def belief_geometry(
         raise ValueError(f"with whole=True the units see all leaves, got context={sees!r}")
     latents, members = chosen_latents(tree, nodes), members_of(source, tree, draw)
     states = tree.tables.cardinality[latents]
-    one = len(members) * len(latents) * int(states.max()) * (1 + lags)
+    one = len(members) * len(latents) * int(states.max())
     numbers = one * (1 if sees == "all" else len(tree.leaves))
     probes: dict[Label, LinearProbe] = {}
     with undisturbed(source):
         for batch in position_batches(source, tree, draw, samples, seed, batch_axis, 0, numbers):
             y = _beliefs(seen_posteriors(tree, batch.draw, latents, sees), tree, latents, belief)
-            y = _shifted(y, lags)  # (1 + lags, S, X, N, K, B)
             layers = batch.shown if whole else at_leaves(batch.shown, tree)
             for label, a in layers.items():
                 x = a.flatten(1, 2)[:, None] if whole else a
-                probe = probes.setdefault(label, LinearProbe(max(int(states.max()), 2)))
+                probe = probes.setdefault(label, LinearProbe(max(int(states.max()), 2), lags=lags))
                 probe.update_numbers(x, y)
     levels = np.asarray(tree.topology.level)[latents]
     names = [tree.topology.names[v] for v in latents]
@@ -130,13 +129,6 @@ def _beliefs(posteriors: Tensor, tree: LatentTree, nodes: list[int], belief: Bel
     return (logs - mean).where(own, 0.0)
 
 
-def _shifted(beliefs: Tensor, lags: int) -> Tensor:
-    """`(1 + lags, S, X, N, K, B)`: those of the rows themselves, and of rows at other places of the batch."""
-    rows = beliefs.shape[-1]
-    shifts = [lag * rows // (lags + 1) for lag in range(lags + 1)]
-    return torch.stack([beliefs.roll(shift, -1) for shift in shifts])
-
-
 def _table(
     probes: dict[Label, LinearProbe],
     members: Sequence[int],
@@ -153,7 +145,7 @@ def _table(
     parts = []
     for label, probe in probes.items():
         found = probe.result()
-        positions = found.r2.shape[2]
+        positions = found.r2.shape[-2]
         place = [-1] if whole else list(range(positions))
         for level, node, own in groups:
             r2 = _together(found, own)  # (1 + lags, S, X)
@@ -183,6 +175,6 @@ def _table(
 def _together(found: LinearReadout, targets: list[int]) -> Tensor:
     """`(1 + lags, S, X)` R² of several targets as one vector; NaN where none of them varies."""
     r2, variance = found.r2[..., targets].cpu(), found.variance[..., targets].cpu()
-    total = variance.sum(-1)
+    r2, total = r2.view(-1, *variance.shape), variance.sum(-1)
     some = total > 1e-24
     return torch.where(some, (r2 * variance).sum(-1) / total.where(some, 1.0), torch.nan)

@@ -18,6 +18,7 @@ from hltm.sampling.rules import (
     KeepNodes,
     Rule,
     at_root,
+    check_rate,
     either,
     nowhere,
     parts,
@@ -238,7 +239,7 @@ def resample_leaves(rate: float) -> Augmentation:
     Raises:
         ValueError: a rate outside [0, 1].
     """
-    rate = _check_rate(rate)
+    rate = check_rate(rate)
     return Augmentation(f"resample-leaves:{rate:g}", AtLevel(rate, 0))
 
 
@@ -258,7 +259,7 @@ def resample_subtrees(rate: float, level: int) -> Augmentation:
         >>> resample_subtrees(0.3, level=1).rates(Topology.balanced(depth=2)).tolist()
         [0.0, 0.3, 0.3, 0.0, 0.0, 0.0, 0.0]
     """
-    rate, level = _check_rate(rate), as_integer("level", level)
+    rate, level = check_rate(rate), as_integer("level", level)
     return Augmentation(f"resample-subtrees:{rate:g}:{level}", AtLevel(rate, level))
 
 
@@ -285,11 +286,12 @@ def drop_leaves(rate: float | tuple[float, float]) -> Augmentation:
                 [-1, -1, -1,  1]], dtype=torch.int16)
     """
     if isinstance(rate, tuple | list):
-        if len(rate) != 2 or not rate[0] <= rate[1]:
+        ends = [check_rate(end) for end in rate]
+        if len(ends) != 2 or ends[0] > ends[1]:
             raise ValueError(f"two rates must be a least and a largest one, got {rate}")
-        low, high = map(_check_rate, rate)
+        low, high = ends
         return Augmentation(f"drop-leaves:{low:g}-{high:g}", nowhere, Between(low, high, 0))
-    rate = _check_rate(rate)
+    rate = check_rate(rate)
     return Augmentation(f"drop-leaves:{rate:g}", nowhere, AtLevel(rate, 0))
 
 
@@ -313,7 +315,7 @@ def drop_subtrees(rate: float, level: int) -> Augmentation:
         >>> (view.leaves[:, :2] == -1).all(1).equal((view.leaves[:, :2] == -1).any(1))
         True
     """
-    rate, level = _check_rate(rate), as_integer("level", level)
+    rate, level = check_rate(rate), as_integer("level", level)
     return Augmentation(f"drop-subtrees:{rate:g}:{level}", nowhere, AtLevel(rate, level))
 
 
@@ -335,7 +337,7 @@ def flip_leaves(rate: float) -> Augmentation:
         >>> (view.leaves != draw.leaves).double().mean()  # about 0.3 / 2
         tensor(0.1492, dtype=torch.float64)
     """
-    rate = _check_rate(rate)
+    rate = check_rate(rate)
     return Augmentation(f"flip-leaves:{rate:g}", nowhere, flips=AtLevel(rate, 0))
 
 
@@ -353,11 +355,16 @@ def parse(text: str) -> Augmentation:
         if name not in BY_NAME:
             raise ValueError(f"unknown augmentation {name!r}, expected one of {', '.join(BY_NAME)}")
         convert, make, example = BY_NAME[name]
+        wanted = "no argument" if convert is None else f"an argument, e.g. {name}:{example}"
+        refused = ValueError(f"augmentation {name!r} takes {wanted}, got {part.strip()!r}")
         if bool(argument) != (convert is not None):
-            wanted = "no argument" if convert is None else f"an argument, e.g. {name}:{example}"
-            raise ValueError(f"augmentation {name!r} takes {wanted}, got {part.strip()!r}")
+            raise refused
         try:
-            made = make() if convert is None else make(convert(argument))
+            given = () if convert is None else (convert(argument),)
+        except ValueError:
+            raise refused from None
+        try:
+            made = make(*given)
         except ValueError as error:
             raise ValueError(f"augmentation {part.strip()!r}: {error}") from error
         found = made if found is None else found.then(made)
@@ -367,9 +374,7 @@ def parse(text: str) -> Augmentation:
 
 def _rate_and_level(text: str) -> tuple[float, int]:
     """`RATE:LEVEL` as numbers."""
-    rate, colon, level = text.partition(":")
-    if not colon:
-        raise ValueError(f"expected RATE:LEVEL, got {text!r}")
+    rate, _, level = text.partition(":")
     return float(rate), int(level)
 
 
@@ -414,9 +419,3 @@ def _topology_of(tree: Topology | object) -> Topology:
     if not isinstance(topology, Topology):
         raise TypeError(f"expected a tree or a topology, got {type(tree).__name__}")
     return topology
-
-
-def _check_rate(rate: float) -> float:
-    if not 0 <= rate <= 1:
-        raise ValueError(f"a rate must be in [0, 1], got {rate}")
-    return float(rate)

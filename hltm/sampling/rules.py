@@ -13,6 +13,27 @@ from hltm.model.topology import Topology
 Rule = Callable[[Topology], np.ndarray]
 
 
+def check_rate(rate: object, what: str = "a rate") -> float:
+    """A probability as a float.
+
+    Raises:
+        ValueError: no number, or none in [0, 1].
+
+    Example:
+        >>> check_rate(1.5, "a noise level")
+        Traceback (most recent call last):
+        ValueError: a noise level must be in [0, 1], got 1.5
+    """
+    try:
+        # a text or a switch would pass for a number
+        found = float("nan" if isinstance(rate, str | bool) else rate)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError):  # of an array, numpy's and torch's
+        found = np.nan
+    if not 0 <= found <= 1:
+        raise ValueError(f"{what} must be in [0, 1], got {rate!r:.80}")
+    return found
+
+
 @dataclass(frozen=True)
 class Either:
     """1 minus the product of 1 - rate: what happens if any of several independent rules makes it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,8 @@ class PairMoments(NamedTuple):
 
     Attributes:
         mean_x, mean_y: `(…, X)` and `(…, Y)`.
-        xx, xy, yy: `(…, X, X)`, `(…, X, Y)` and `(…, Y, Y)`, divided by the number of rows.
+        xx, xy, yy: `(…, X, X)`, `(…, X, Y)` and `(…, Y, Y)`, divided by the number of rows. With lags, xy
+            is `(1 + lags, …, X, Y)`.
         samples: rows.
     """
 
@@ -33,6 +35,10 @@ class StreamingMoments:
     Sums are float64, of features that `StreamingUnits` (`x` and `y`) has centred and scaled. Leading
     axes are equal or broadcast. Finite numbers are not required: a feature with one that is not has NaN.
 
+    Args:
+        lags: how many further `xy` pair x with y of other rows of the same batch, at equal distances: what
+            is found where the two have nothing to do with each other. All but `xy` is the same for them.
+
     Raises:
         ValueError: in `update`, no real numbers, or unequal numbers of rows.
 
@@ -44,9 +50,10 @@ class StreamingMoments:
         tensor([[1.3333]], dtype=torch.float64)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lags: int = 0) -> None:
         self.x, self.y = (StreamingUnits(checked=False) for _ in range(2))
         self.squares: list[Tensor | float] = [0.0, 0.0, 0.0]
+        self.shifted: list[Tensor | float] = [0.0] * lags
 
     @property
     def samples(self) -> int:
@@ -59,6 +66,10 @@ class StreamingMoments:
         b = self.y.take(y)
         pairs = (a, a), (a, b), (b, b)
         self.squares = [p.cross(q, old) for old, (p, q) in zip(self.squares, pairs, strict=True)]
+        rows, sets = y.shape[-1], 1 + len(self.shifted)
+        for lag, old in enumerate(self.shifted, start=1):
+            others = replace(b, values=b.values.roll(lag * rows // sets, -1))
+            self.shifted[lag - 1] = a.cross(others, old)
 
     def result(self, *, scaled: bool = False) -> PairMoments:
         """Means and covariances of all rows so far.
@@ -70,10 +81,12 @@ class StreamingMoments:
         scales = [
             torch.ones_like(side.mean) if scaled else side.scale() for side in (self.x, self.y)
         ]
-        pairs = (0, 0), (0, 1), (1, 1)
+        pairs, (xx, xy, yy) = ((0, 0), (0, 1), (1, 1)), self.squares
+        if self.shifted:
+            xy = torch.stack([torch.as_tensor(part) for part in (xy, *self.shifted)])
         xx, xy, yy = (
             part / self.samples * scales[i][..., :, None] * scales[j][..., None, :]
-            for part, (i, j) in zip(self.squares, pairs, strict=True)
+            for part, (i, j) in zip((xx, xy, yy), pairs, strict=True)
         )
         mean_x, mean_y = self.x.mean * scales[0], self.y.mean * scales[1]
         return PairMoments(mean_x, mean_y, xx, xy, yy, self.samples)

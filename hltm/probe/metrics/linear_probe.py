@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -71,6 +70,9 @@ class LinearProbe:
     Args:
         states: K, the largest number of states of a target.
         ridge: the penalty, above 0; None chooses it.
+        lags: how many further readouts are of the targets of other rows of the same side and batch. They are
+            made of the same moments of units and of targets, and come behind the first on an axis of 1 + lags
+            in front of the result, but of `variance`, which is the same for all.
 
     Raises:
         ValueError: fewer than 2 states, a ridge that is not above 0; in `update` as `check_pair` and
@@ -86,16 +88,14 @@ class LinearProbe:
         1.0
     """
 
-    def __init__(self, states: int = 2, ridge: float | None = None) -> None:
+    def __init__(self, states: int = 2, ridge: float | None = None, lags: int = 0) -> None:
         if states < 2:
             raise ValueError(f"states must be at least 2, got {states}")
         if ridge is not None and not ridge > 0:
             raise ValueError(f"ridge must be above 0, got {ridge}")
         self.states, self.ridge, self.samples = states, ridge, 0
         # two halves to fit, and rows to test
-        self.sides = [StreamingMoments() for _ in SIDES]
-        # the same of further sets of targets; None where sets have no axis
-        self.more: list[list[StreamingMoments]] | None = None
+        self.sides = [StreamingMoments(lags) for _ in SIDES]
 
     def update(self, activations: Tensor, targets: Tensor, batch: UnitBatch | None = None) -> None:
         """Add a batch of the next rows.
@@ -114,8 +114,6 @@ class LinearProbe:
         Args:
             activations: `(…, U, B)`.
             numbers: `(…, T, K, B)`, e.g. probabilities of states; leading axes are equal or broadcast.
-                With one axis more in front, `(J, …, T, K, B)`, they are J sets of targets of the same
-                activations, whose moments they share, and J is in front of the result.
 
         Raises:
             ValueError: activations or numbers that are not finite, or K other than `states`.
@@ -134,47 +132,18 @@ class LinearProbe:
         a = as_numbers(activations)
         check_finite(a)
         check_finite(numbers.flatten(-3, -2))
-        values = numbers.flatten(-3, -2).to(a.dtype)
-        first, *rest = values.unbind(0) if values.ndim > a.ndim else [values]
-        if values.ndim > a.ndim and not self.samples:
-            self.more = [[StreamingMoments() for _ in self.sides] for _ in rest]
-        start, parts = self.samples, self._add(a, first)
-        for sides, own in zip(self.more or [], rest, strict=True):
-            self._add_to(sides, own, start, iter(parts))
+        self._add(a, numbers.flatten(-3, -2).to(a.dtype))
 
     def _add(self, a: Tensor, values: Tensor) -> list[UnitBatch]:
         """Add `(…, U, B)` and `(…, T · K, B)` of the next rows; the activations of each side with rows."""
-        own = [_blocks(a, self.samples, which) for which in SIDES]
-        pairs = zip(self.sides, own, strict=True)
-        parts = [moments.x.take(x) for moments, x in pairs if x.shape[-1]]
-        self._add_to(self.sides, values, self.samples, iter(parts))
+        parts = []
+        for moments, which in zip(self.sides, SIDES, strict=True):
+            x, y = (_blocks(own, self.samples, which) for own in (a, values))
+            if x.shape[-1]:
+                parts.append(moments.x.take(x))
+                moments.update(parts[-1], y)
         self.samples += a.shape[-1]
         return parts
-
-    @staticmethod
-    def _add_to(
-        sides: Sequence[StreamingMoments], values: Tensor, start: int, parts: Iterator[UnitBatch]
-    ) -> None:
-        """Add `(…, T · K, B)` from row `start` on to the moments of each side, with its activations."""
-        for moments, which in zip(sides, SIDES, strict=True):
-            y = _blocks(values, start, which)
-            if y.shape[-1]:
-                moments.update(next(parts), y)
-
-    def _moments(self) -> list[PairMoments]:
-        """Those of every side; with the axis J in front of all but the units' own, for sets of targets."""
-        found = [side.result() for side in self.sides]
-        if self.more is None:
-            return found
-        sets = [found, *([side.result() for side in sides] for sides in self.more)]
-        return [
-            own[0]._replace(
-                mean_y=torch.stack([one.mean_y for one in own]),
-                xy=torch.stack([one.xy for one in own]),
-                yy=torch.stack([one.yy for one in own]),
-            )
-            for own in zip(*sets, strict=True)
-        ]
 
     @property
     def enough(self) -> bool:
@@ -188,7 +157,7 @@ class LinearProbe:
                 f"a linear probe needs {3 * BLOCK} rows to choose its penalty, to fit and to test, "
                 f"got {self.samples}"
             )
-        *halves, test = self._moments()
+        *halves, test = [side.result() for side in self.sides]
         train, units = _merged(*halves), [side.x for side in self.sides[:2]]
         if self.ridge is None:
             ridge = self._chosen(halves, [unit.dead() for unit in units])

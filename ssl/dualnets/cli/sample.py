@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dualnets.cli import _families, _tree_files
 from dualnets.cli._clusters import check_workers, cluster_flag
 from dualnets.cli._flags import Flag, grouped, parse
+from dualnets.cli._sentences import write_sentences
 from dualnets.cli._terminal import print_plain, progress_bar, terminal
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ is the seed of the tree, --draw-seed that of the rows.
 A call that was interrupted continues where it stopped when it is repeated.
 
 `hltm sample --join PART PART --out OUT` makes one folder of several, and `hltm sample --verify OUT`
-checks files that are written."""
+checks files that are written. `hltm sample --grammar FILE` writes strings of a context-free grammar."""
 FORMATS = ("npz", "parquet", "safetensors", "huggingface", "csv")
 TAKEN = ("nodes",)  # --nodes names latents to keep; how many nodes a tree has is --tree-nodes
 VERIFY = """Check a folder's checksums, and draw random rows again from their addresses.
@@ -48,6 +49,8 @@ def main(arguments: list[str]) -> int:
         return _verify(arguments)
     if "--join" in arguments:
         return _join(arguments)
+    if any(argument.partition("=")[0] == "--grammar" for argument in arguments):
+        return write_sentences(arguments)
     options, make = _parse(arguments)
     if not options["out"]:
         raise ValueError("name the folder to write to, e.g. hltm sample -n 1_000_000 out/")
@@ -114,6 +117,8 @@ def _parse(arguments: list[str]) -> tuple[dict[str, Any], Any]:
             cluster_flag("write files"),
             Flag("join", "Join folders instead; see hltm sample --join --help.", switch=True),
             Flag("verify", "Check OUT instead; see hltm sample --verify --help.", switch=True),
+            Flag("grammar", "Write strings of a grammar instead; see hltm sample --grammar --help.",
+                 switch=True),
         ),
     ]  # fmt: skip
     return parse(options, arguments, "hltm sample", DESCRIPTION), make

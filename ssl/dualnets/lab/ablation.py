@@ -19,9 +19,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from dualnets.lab.experiment import Experiment, Fixed, Grid
+from dualnets.lab.fields import LATER
 from dualnets.lab.method_settings import MethodSettings
 from dualnets.lab.rules import Claim, Deferred
 from dualnets.lab.settings import (
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from dualnets.networks.block_network import BlockNetwork
     from hltm.probe.targets import Targets
 
 Variants = Mapping[str, Mapping[str, Any]]  # name -> the settings that are its own
@@ -84,9 +87,16 @@ class VariantSettings(NamedSettings, ProbeSettings, NetworkSettings):
         ValueError: also where the method, its data and the network do not fit each other.
     """
 
+    one_hot: bool = setting(
+        False, "whether leaves of two states are one-hot, so that they can be missing", stored=LATER
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_augment_setting(self.augment, cast("TreeSettings", self).build_topology())
+
+    def _build(self, make: Any, *given: Any) -> BlockNetwork:
+        return super()._build(partial(make, one_hot=self.one_hot), *given)
 
     def build_probe(self) -> tuple[str, Targets | None]:
         """The metric of units, one of `ALIGNMENT`, and what they are compared with; None: the latents."""

@@ -82,7 +82,7 @@ class TransformerBlock(nn.Module):
         """`(S, B * X, U)` of values `(S, B * X, U)` by weights of queries, keys and values `(S, 3 U, U)`."""
         query, key, value = (  # each contiguous, so that its gradient is, too
             torch.bmm(flat, own.mT)
-            .view(shape[0] * shape[1], shape[2], self.heads, -1)
+            .view(shape[0] * shape[1], shape[2], self.heads, shape[3] // self.heads)
             .transpose(1, 2)  # (S * B, heads, X, U / heads)
             for own in weight.chunk(3, 1)
         )

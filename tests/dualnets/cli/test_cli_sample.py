@@ -222,3 +222,30 @@ def test_every_family_can_be_sampled_though_one_has_a_flag_of_the_rows(tmp_path,
     for family in _families.families():
         assert main(["sample", "--family", family, "--help"]) == 0
     assert "--tree-nodes" in capsys.readouterr().out
+
+
+def test_strings_of_a_grammar(capsys, tmp_path):
+    grammar, out = tmp_path / "g.pcfg", tmp_path / "s.parquet"
+    grammar.write_text("S -> S S [0.25] | 'a' [0.5] | 'b' [0.25]", encoding="utf-8")
+    given = ("--grammar", grammar, "-n", 50, "--max-length", 6)
+    more = ("--spans", "0-2, 1-3", "--draw-seed", 4, "--start", 7)
+    status, said, _ = run(capsys, *given, *more, out)
+    assert status == 0
+    assert said.startswith("50 strings of at most 6 tokens")
+    assert hltm.SentenceDataset.load(out) == hltm.SentenceDataset(
+        hltm.PCFG.load(grammar), samples=50, seed=4, start=7, max_length=6, spans=[(0, 2), (1, 3)]
+    )
+    for arguments, message in [
+        (
+            ("--grammar", grammar, out),
+            "--n is required; hltm sample --grammar --help shows the options",
+        ),
+        (given, "name the file to write, e.g. strings.parquet"),
+        ((*given, "--spans", "0:2", out), "--spans must be such as 0-2,3-5, got '0:2'"),
+        ((*given, "--spans", "4-8", out), "span (4, 8) is not within the 6 tokens of a string"),
+        ((*given, "--depth", 3, out), "unknown option --depth"),
+        ((f"--grammar={tmp_path}/none", *given[2:], out), "no such file or directory"),
+        (("--grammar", out, *given[2:], out), "is no text file in UTF-8"),
+    ]:
+        status, _, error = run(capsys, *arguments)
+        assert (status, error.count("\n"), message in error) == (2, 1, True), error

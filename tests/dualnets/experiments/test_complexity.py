@@ -74,6 +74,7 @@ def judged(claim, table):
         ("level by level", trained(MASKED, {1: 20, 2: 80}), "holds"),
         ("level by level", trained(MASKED, {1: 20, 2: 22}), "fails"),
         ("level by level", trained(MASKED, {1: 300, 2: 9999}), "open"),
+        ("level by level", trained(MASKED, {1: 20, 2: 80}, spread=0.7), "open"),  # a median of 2
         ("control", trained(MASKED, {1: 9, 2: 10}, rules=1), "holds"),
         ("control", trained(MASKED, {1: 9, 2: 40}, rules=1), "fails"),
         ("latent", trained(LATENT, {1: 20, 2: 22}), "holds"),

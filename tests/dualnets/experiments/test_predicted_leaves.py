@@ -18,7 +18,7 @@ from dualnets.experiments.prediction._exact_predictions import (
     next_leaf_predictions,
     noisy_predictions,
 )
-from dualnets.experiments.prediction._loss_rules import stages
+from dualnets.experiments.prediction._loss_rules import Stages, stages
 from dualnets.methods.protocol import TrainContext
 from hltm.inference.noise import Flips, Masking
 
@@ -114,6 +114,7 @@ def test_one_leaf_may_fall_short():
         ({}, "holds", "later for 2 of 2 pairs"),
         ({"nearest": (0, 2, 1, 3)}, "fails", "earlier: masked, levels 1 and 2"),
         ({"times": (8.0, 90.0, 1e9)}, "fails", "never nearest with most trees: masked, level 3"),
+        ({"times": (8.0, 90.0, 8200.0)}, "holds", "2 of 2 pairs"),  # never with 6 of 12 trees
         ({"trees": 11}, "open", "11 trees"),
     ],
 )
@@ -131,6 +132,17 @@ def test_a_level_is_nearest_half_way_between_the_losses_beside_it():
     found = stages(course(times=(8.0, 90.0, 1000.0), noise=0.0))
     assert [round(float(t[0]), -1) for t in found.times.values()] == [10, 90, 1000]
     assert found.filtered[:, 0].tolist() == [0.8, 0.4, 0.2, 0.0]
+
+
+def test_slowness_is_of_narrow_bands_of_equal_width():
+    """A loss that falls a third as fast within 0.15 of the smaller gap around a filtered loss, 0.4."""
+    excess, at = np.array([0.8, 0.43, 0.37, 0.0]), np.array([0.0, 3.7, 5.5, 9.2])
+    filtered = np.array([[0.8], [0.4], [0.2], [0.0]])
+    found = Stages([*np.exp(at)], np.broadcast_to(excess, (4, 1, 4)), filtered, {})
+    assert found.slowness(1)[0] == pytest.approx(np.log(3), abs=1e-9)
+    assert found.slowness(2)[0] == pytest.approx(0, abs=1e-9)
+    slow = found._replace(distances=found.distances + 0.3)  # gets not through the bands
+    assert np.isnan(slow.slowness(1)).all()
 
 
 @pytest.mark.parametrize(
@@ -173,10 +185,11 @@ def test_levels_by_layer(layers, trees, verdict):
     [
         (FOLLOWS, {}, "holds"),
         (FOLLOWS, {"apart": -0.2}, "fails"),
-        (FOLLOWS, {"apart": 0.05}, "open"),
+        (FOLLOWS, {"apart": 0.048}, "open"),  # with a mean within 0.05, and an interval beyond it
         (FOLLOWS, {"trees": 11}, "open"),
         (TRANSITION, {}, "holds"),
         (TRANSITION, {"shift": 0.15}, "fails"),
+        (TRANSITION, {"shift": 0.02}, "open"),  # a mean of 0.049, and an interval beyond 0.05
         (TRANSITION, {"trees": 11}, "open"),
         (ATTAINS, {}, "holds"),
         (ATTAINS, {"share": 0.8}, "fails"),

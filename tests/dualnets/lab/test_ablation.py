@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dualnets import experiments
-from dualnets.lab.ablation import Ablation, Sweep, variant_grids
+from dualnets.lab.ablation import Ablation, AblationSettings, Sweep, variant_grids
 from dualnets.lab.experiment import Fixed, values_of
 from dualnets.lab.grids import cells
 from dualnets.lab.rules import Deferred
@@ -133,3 +133,11 @@ def test_the_best_of_a_sweep_is_the_lowest_of_equal_rates_and_never_one_without_
         {"a": (0.2, 0.4, float("nan")), "b": (0.4, 0.3, 0.4), "c": (0.1, 0.2, 0.5)},
     )
     assert [sweep.best(name) for name in "abc"] == [0.3, 0.1, 1.0]
+
+
+@pytest.mark.parametrize("network", ["tree", "conv", "mlp"])
+def test_variants_may_predict_missing_leaves_from_one_hot_ones(network):
+    given = {"method": "masked-prediction", "augment": "drop-leaves:0.3", "network": network}
+    AblationSettings(**given, depth=3, members=1, one_hot=True).check()
+    with pytest.raises(ValueError, match="as one bit, which cannot be missing"):
+        AblationSettings(**given, depth=3, members=1).check()

@@ -248,3 +248,18 @@ def test_fresh_rows_are_those_of_another_training_and_networks_stay_as_they_are(
     assert all(map(torch.equal, before, network.parameters()))
     with pytest.raises(ValueError, match="at least 2 batches, got 15 samples in batches of 8"):
         dualnets.evaluate_loss(network, method, state, TREE, samples=15, **given)
+
+
+def test_networks_are_evaluated_with_their_running_moments_which_stay():
+    network = dualnets.mlp(TREE, units=4, norm=BatchNorm(), seed=1, dtype=torch.float64)
+    method = MaskedPrediction()
+    state = method.init(network, SETUP)
+    given = {"augment": HIDDEN, "batch": 8, "seed": 7, "samples": 16}
+    first = dualnets.evaluate_loss(network, method, state, TREE, **given)
+    again = dualnets.evaluate_loss(network, method, state, TREE, **given)
+    assert again.value.equal(first.value)
+    for buffer in network.buffers():
+        buffer += 1
+    moved = dualnets.evaluate_loss(network, method, state, TREE, **given)
+    assert (moved.value != first.value).all()
+    assert network.training

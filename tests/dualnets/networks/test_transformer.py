@@ -222,6 +222,13 @@ def test_rotary_scores_depend_on_differences_of_positions_alone():
     assert scores[0].unique().numel() == 9
 
 
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_no_rows_have_no_outputs(positions):
+    network = make(TREES, positions=positions)
+    assert network.positions(LEAVES[:, :0]).shape == (3, 0, network.inputs, 12)
+    assert network(LEAVES[:, :0]).shape == (3, 0, 12)
+
+
 def test_units_are_replaced():
     network = make(TREES)
     other = TREES.sample(5, seed=9).leaves

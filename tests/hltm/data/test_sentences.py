@@ -50,6 +50,36 @@ def test_a_file_holds_rows_labels_and_where_they_are_from(tmp_path):
         assert frame[f"token_{t}"].fillna(-1).tolist() == x[:, t].tolist()
     assert frame[["label_0_2", "label_2_4"]].to_numpy().tolist() == y.tolist()
     assert [path.name for path in tmp_path.iterdir()] == ["s.parquet"]
+    again = hltm.SentenceDataset.load(tmp_path / "s.parquet")
+    assert again == data
+    assert again[:].inputs.equal(x)
+    assert again[:].targets.equal(y)
+
+
+def test_files_that_save_did_not_write_or_that_were_changed_are_refused(tmp_path):
+    path, other = tmp_path / "s.parquet", "is no file that SentenceDataset.save wrote: "
+    sentences().save(path)
+    table = parquet.read_table(path)
+    about, names = table.schema.metadata, table.column_names
+
+    def renamed(*columns):
+        return table.rename_columns([*columns]).replace_schema_metadata(about)
+
+    for changed, message in [
+        (table.set_column(1, "token_0", table["token_1"]), "are not those of its grammar and its seed"),
+        (table.drop_columns("token_4"), "are not those of its grammar and its seed"),
+        (renamed("x", *names[1:]), other + ".*row"),
+        (renamed(*names[:-1], "label_2"), other + "not enough values"),
+        (table.slice(0, 0), other),
+        (table.replace_schema_metadata(None), other + "b'hltm'"),
+        (table.replace_schema_metadata({"hltm": '{"grammar": "S"}'}), other + "line 1: expected a line"),
+    ]:  # fmt: skip
+        parquet.write_table(changed, path)
+        with pytest.raises(ValueError, match=message):
+            hltm.SentenceDataset.load(path)
+    path.write_text("S -> 'a' [1]")
+    with pytest.raises(ValueError, match=other):
+        hltm.SentenceDataset.load(path)
 
 
 def test_labels_are_targets_of_a_probe_and_posteriors_its_ceiling():
@@ -74,8 +104,13 @@ def test_labels_are_targets_of_a_probe_and_posteriors_its_ceiling():
         ({"samples": 0}, "samples must be at least 1, got 0"),
         ({"spans": [(4, 6)]}, r"span \(4, 6\) is not within the 5 tokens"),
         ({"max_length": 1, "spans": []}, "strings of at most 1 tokens have probability 0"),
+        ({"samples": 2.5}, "samples must be an integer, got 2.5"),
+        ({"start": -1}, "start must be at least 0, got -1"),
+        ({"seed": -1}, "seed must be in"),
+        ({"spans": [3]}, r"spans must be pairs \(start, stop\) of integers, got \[3\]"),
+        ({"spans": [(0.5, 2)]}, "spans must be pairs"),
     ],
 )
 def test_bad_arguments_are_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         sentences(**changes)

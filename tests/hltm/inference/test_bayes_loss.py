@@ -141,7 +141,7 @@ def test_the_loss_under_noise_is_its_definition(seed, nodes, zeros, kind, level)
             total += cross_entropy(*split, x)
         found = tree.bayes_loss(noise=noise, level=level, predictor=predictor)
         assert float(found.value) == pytest.approx(total / p.ndim, abs=1e-10)
-        several = tree.bayes_loss(noise=noise, level=[level, 0.5], predictor=predictor)
+        several = tree.bayes_loss(noise=noise, level=np.array([level, 0.5]), predictor=predictor)
         assert several.value.shape == (2,)
         assert float(several.value[0]) == float(found.value)
 
@@ -184,6 +184,17 @@ def test_what_a_predictor_holds_impossible_costs_infinity():
     assert found.value[0] == pytest.approx(np.log(2), abs=1e-12)
     assert found.value[1] == np.inf
     assert tree.bayes_loss(mask=hltm.drop_leaves(0.5), predictor=certain).value == np.inf
+    # what comes after leaves that it holds impossible costs infinity, too
+    cut = hltm.symmetric_binary(depth=2, polarity=0.8, seed=0)
+    # the first two leaves are equal
+    cut = cut.intervene({v: [[1.0, 0.0], [0.0, 1.0]] for v in ("3", "4")})
+    whole = cut.intervene({"4": [[0.9, 0.1], [0.1, 0.9]]})
+    found = whole.bayes_loss(predictor=cut).value
+    assert found[0].isfinite()
+    assert found[1:].tolist() == [np.inf] * 3
+    assert whole.bayes_loss(order=[5, 3, 6, 4], predictor=cut).value[:3].isfinite().all()
+    assert whole.bayes_loss(mask=["6"], predictor=cut).value == np.inf
+    assert cut.bayes_loss(predictor=whole).value.isfinite().all()
 
 
 def test_only_patterns_that_can_occur_are_enumerated(monkeypatch):
@@ -283,7 +294,7 @@ def test_the_number_of_missing_leaves_is_no_source_of_error():
         ({"mask": []}, "mask must leave out some leaf"),
         ({"noise": hltm.Flips()}, "noise and its level go together"),
         ({"level": 0.5}, "noise and its level go together"),
-        ({"noise": hltm.Flips(), "level": 1.5}, "number in .0, 1., got 1.5"),
+        ({"noise": hltm.Flips(), "level": 1.5}, "in .0, 1., got 1.5"),
         ({"samples": 1}, "at least 2 samples, got 1"),
         ({"predictor": hltm.symmetric_binary(depth=2, seed=0)}, "4 leaves, this tree 8"),
         ({"predictor": hltm.symmetric_binary(depth=3, seed=0, members=2)}, "has 2 trees, expected 1"),

@@ -82,6 +82,29 @@ def test_no_noise_is_hard_evidence_and_full_noise_none(noise):
     torch.testing.assert_close(full, prior.expand_as(full), atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("noise", [GAUSSIAN, SIGNS], ids=IDS[2:])
+def test_numbers_that_overflow_tell_states_apart_all_the_same(noise):
+    tree = hltm.symmetric_binary(depth=2, polarity=0.8, seed=0)
+    leaves = tree.sample(5, seed=1).leaves
+    hard = torch.nn.functional.one_hot(leaves.long(), 2).double()
+    clean = tree.corrupt(leaves, noise, 0.0, seed=2)
+    for scale, level in ((1.0, 1e-310), (1.0, 5e-324), (1e308, 0.5), (1e308, 1e-3)):
+        torch.testing.assert_close(tree.denoise(scale * clean, noise, level), hard)
+    prior = tree.posterior({}, nodes=tree.leaves).marginals.expand(5, -1, -1)
+    torch.testing.assert_close(tree.denoise(1e308 * clean, noise, 1.0), prior)
+    both = torch.zeros_like(clean)  # says nothing, at any level
+    torch.testing.assert_close(tree.denoise(both, noise, 1e-310), prior)
+
+
+def test_no_rows_are_no_error():
+    tree = hltm.symmetric_binary(depth=2, seed=0)
+    none = torch.zeros(0, 4, dtype=torch.int64)
+    for noise in PROCESSES:
+        noisy = tree.corrupt(none, noise, 0.5, seed=0)
+        assert tree.denoise(noisy, noise, 0.5).shape == (0, 4, 2)
+        assert tree.sample_back(noisy, noise, (0.5, 0), seed=0)[0].shape == (0, 4)
+
+
 @pytest.mark.parametrize("noise", PROCESSES, ids=IDS)
 def test_noise_is_a_function_of_the_address(noise):
     trees = small_tree(noise, 3, members=3)
@@ -276,15 +299,17 @@ def test_changes_are_those_of_the_sum_over_everything(noise, monkeypatch):
     assert (found.standard_error == 0).all()
     monkeypatch.setattr(change, "MAX_PAIRS", 0.5)
     wrong = found.correlation * torch.tensor([1, 1.2, 1.2])
-    errors, broken = [], []
+    errors, broken, sizes = [], [], []
     for seed in range(8):
         drawn = tree.change_correlation(noise, 0.6, seed=seed, samples=4096)
         assert float(drawn.changed) == pytest.approx(mean.mean(), abs=0.02)
         errors.append((drawn.correlation - found.correlation)[1:] / drawn.standard_error[1:])
         broken.append((drawn.correlation - wrong)[1:] / drawn.standard_error[1:])
-    scores = torch.stack(errors)
-    assert abs(float(scores.mean())) < 3.3 / 8**0.5
-    assert 0.4 < float(scores.std()) < 1.7
+        off = drawn.susceptibility - found.susceptibility
+        sizes.append(off / drawn.susceptibility_error)
+    for scores in (torch.stack(errors), torch.stack(sizes)):
+        assert abs(float(scores.mean())) < 3.3 / 8**0.5
+        assert 0.4 < float(scores.std()) < 1.7
     assert abs(float(torch.stack(broken).mean())) > 3.3 / 8**0.5
 
 
@@ -310,18 +335,22 @@ def test_nothing_changes_without_noise_and_stacked_trees_are_single_ones():
         (lambda t: t.denoise([[0, 1]], FLIPS, 0.5), r"noisy leaves have shape \(1, 2\), expected \(B, 4\)"),
         (lambda t: t.denoise([[0, 1, 2, 0]], FLIPS, 0.5), "has state 2, expected 0..1"),
         (lambda t: t.denoise([[0.5] * 4], FLIPS, 0.5), "dtype torch.float64, expected integers"),
-        (lambda t: t.denoise([[0, 1, 0, 0]], FLIPS, -0.1), "number in .0, 1., got -0.1"),
+        (lambda t: t.denoise([[0, 1, 0, 0]], FLIPS, -0.1), "in .0, 1., got -0.1"),
         (lambda t: t.denoise([[0, 1, 0, 0]], GAUSSIAN, 0.5), r"expected \(B, 4, 2\)"),
         (lambda t: t.denoise([[[np.nan] * 2] * 4], GAUSSIAN, 0.5), "hold nan, expected finite"),
         (lambda t: t.denoise("text", SIGNS, 0.5), "not an array of numbers"),
         (lambda t: t.corrupt([[0, 1, -1, 0]], FLIPS, 0.5, seed=0), "hold -1, expected states"),
-        (lambda t: t.corrupt([[0, 1, 1, 0]], FLIPS, "half", seed=0), "number in .0, 1., got 'half'"),
+        (lambda t: t.corrupt([[0, 1, 1, 0]], FLIPS, "half", seed=0), "in .0, 1., got 'half'"),
         (lambda t: t.corrupt([[0, 1, 1, 0]], FLIPS, 0.5, seed=-1), "seed must be in"),
         (lambda t: t.corrupt([[0, 1, 1, 0]], FLIPS, 0.5, seed=0, start=-1), "rows must lie in"),
         (lambda t: t.sample_back([[0, 1, 1, 0]], FLIPS, (0.5,), seed=0), "two or more that decrease"),
         (lambda t: t.sample_back([[0, 1, 1, 0]], FLIPS, (0.5, 0.7), seed=0), "strictly, got .0.5, 0.7."),
         (lambda t: t.change_correlation(FLIPS, 0.5, samples=10), "at least 64 samples, got 10"),
-        (lambda t: t.change_correlation(FLIPS, 2, samples=100), "number in .0, 1., got 2"),
+        (lambda t: t.change_correlation(FLIPS, 2, samples=100), "in .0, 1., got 2"),
+        (lambda t: t.change_correlation(FLIPS, 0.5, seed=-1), "seed must be in"),
+        (lambda t: t.sample_back([[0, 1, 1, 0]], FLIPS, 0.5, seed=0), "a sequence of .* got 0.5"),
+        (lambda t: t.bayes_loss(noise=FLIPS, level=[]), "levels must be a sequence of .* got .."),
+        (lambda t: t.bayes_loss(noise=FLIPS, level="0.5"), "level must be in .0, 1., got '0.5'"),
     ],
 )  # fmt: skip
 def test_bad_arguments_are_refused(call, message):
@@ -335,6 +364,10 @@ def test_noise_of_another_type_signs_of_many_states_and_impossible_rows_are_refu
         TypeError, match=r"noise must be Masking\(\), Flips\(\) or Gaussian\(\), got 'flips'"
     ):
         tree.corrupt([[0, 0, 0, 0]], "flips", 0.5, seed=0)
+    with pytest.raises(TypeError, match="signs must be True or False, got 'yes'"):
+        hltm.Gaussian(signs="yes")
+    with pytest.raises(TypeError, match=r"samples must be an integer, got 100\.5"):
+        tree.change_correlation(FLIPS, 0.5, samples=100.5)
     many = irregular_tree(1, nodes=5)
     with pytest.raises(ValueError, match=r"needs binary leaves, but leaf '.' has . states"):
         many.corrupt(many.sample(1, seed=0).leaves, SIGNS, 0.5, seed=0)

@@ -66,8 +66,12 @@ def test_names_and_what_is_refused():
     for text, message in (
         ("drop-leaves:0.9-0.1", r"two rates must be a least and a largest one, got \(0.9, 0.1\)"),
         ("drop-leaves:0-1-1", "two rates must be"),
+        ("drop-leaves:0.1-", "takes an argument, e.g. drop-leaves:0.2, got 'drop-leaves:0.1-'"),
         ("drop-leaves:0.5-1.5", r"a rate must be in \[0, 1\], got 1.5"),
         ("drop-leaves:0-1,drop-leaves:0.2-0.3", "only one part may have missing rates that differ"),
     ):
         with pytest.raises(ValueError, match=message):
             parse(text)
+    for rate in ("0.5", None, True, ("a", 1), (0.5,), np.array([0.1, 0.5])):
+        with pytest.raises(ValueError, match=r"a rate must be in \[0, 1\], got|two rates must be"):
+            hltm.drop_leaves(rate)

@@ -42,6 +42,11 @@ SCALES: dict[str, dict[str, Any]] = {
     "long": {"steps": 16_000, "snapshots": 40},
     "paper": {"members": 12, "steps": 50_000, "snapshots": 48, "width": 64},
 }
+SHARED: dict[str, Any] = {  # with `next_leaf`
+    "settings": GrammarPrediction, "scales": SCALES, "table": Deferred(f"{CODE}:summary_table"),
+    "figure": Deferred("dualnets.experiments.prediction._losses_figure:draw"), "code": CODE,
+    "result_version": 1,
+}  # fmt: skip
 # The share of the way from independent leaves to the Bayes loss, in place of a gap closed.
 SWEEP = Sweep(
     "hltm run masked --seed 1000 --members 4 --steps 1000 --snapshots 4 --lr 0.001 0.003 0.01",
@@ -62,13 +67,8 @@ EXPERIMENT = ablation(
         by_layer(f"{OURS} arXiv 2408.15138 and 2505.07070"),
     ),
     summary="masked leaves: a step in the loss for every level?",
-    settings=GrammarPrediction,
     variants={"masked": {"method": "masked-prediction", "augment": "drop-leaves:0.3"}},
     common=COMMON,
-    scales=SCALES,
     sweep=SWEEP,
-    table=Deferred(f"{CODE}:summary_table"),
-    figure=Deferred("dualnets.experiments.prediction._losses_figure:draw"),
-    code=CODE,
-    result_version=1,
+    **SHARED,
 )

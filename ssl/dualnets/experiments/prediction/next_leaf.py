@@ -10,10 +10,8 @@ second leaf of each pair much.
 from __future__ import annotations
 
 from dualnets.experiments.prediction._loss_claims import OURS, attains, in_order, in_steps
-from dualnets.experiments.prediction._prediction_settings import GrammarPrediction
-from dualnets.experiments.prediction.masked import CODE, COMMON, SCALES
+from dualnets.experiments.prediction.masked import COMMON, SHARED
 from dualnets.lab.ablation import Sweep, ablation
-from dualnets.lab.rules import Deferred
 
 # The share of the way from independent leaves to the Bayes loss, in place of a gap closed.
 SWEEP = Sweep(
@@ -37,13 +35,8 @@ EXPERIMENT = ablation(
         in_steps(f"{OURS} arXiv 2406.00048, whose steps are in the number of samples"),
     ),
     summary="next leaves: a step in the loss for every level?",
-    settings=GrammarPrediction,
     variants={"next leaf": {"method": "next-leaf", "augment": "resample-leaves:0"}},
     common={**COMMON, "steps": 2000},
-    scales=SCALES,
     sweep=SWEEP,
-    table=Deferred(f"{CODE}:summary_table"),
-    figure=Deferred("dualnets.experiments.prediction._losses_figure:draw"),
-    code=CODE,
-    result_version=1,
+    **SHARED,
 )

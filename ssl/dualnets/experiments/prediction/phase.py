@@ -15,15 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dualnets.lab.ablation import AblationSettings, ablation
 from dualnets.lab.rules import FEWEST_TREES, NEGLIGIBLE, ROOT, Claim, Deferred, Rule
 from dualnets.lab.settings import setting
-
-if TYPE_CHECKING:
-    from dualnets.networks.block_network import BlockNetwork
 
 CODE = "dualnets.experiments.prediction._phase"
 CONTRAST, PREDICTION = "contrast", "prediction"
@@ -53,9 +49,6 @@ class Settings(AblationSettings):
     """One objective on trees of one shape and polarity."""
 
     one_hot: bool = setting(True, "whether leaves are one-hot, so that they can be missing")
-
-    def _build(self, make: Any, *given: Any) -> BlockNetwork:
-        return super()._build(partial(make, one_hot=self.one_hot), *given)
 
 
 def _variants(trees: Iterable[tuple[int, int, float]]) -> dict[str, dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Linear probes against scikit-learn, and on perfect, meaningless, duplicated and constant units."""
 
+import itertools
 import math
 
 import numpy as np
@@ -221,3 +222,33 @@ def test_a_unit_is_dead_for_the_readout_where_it_is_for_every_metric(offset):
     found = probe.result()
     assert float(found.correlation) > 0.99
     assert found.weight[0].abs().min() > 0 == found.weight[1].abs().max()
+
+
+def test_further_readouts_are_those_of_targets_rolled_within_each_side():
+    """In batches of whole sides, by the same moments as without; one readout is of the rows' own."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 5, 896, generator=generator, dtype=torch.float64)
+    y = torch.stack([x[:, :3].tanh(), x[:, 1:4] + 300.0], -2)  # (S, T, K, B)
+    y = y + 0.3 * torch.randn(y.shape, generator=generator, dtype=torch.float64)
+    probe, cuts = LinearProbe(lags=3), (0, 384, 896)
+    side = torch.arange(896) // BLOCK % 4
+    side = side.where(side != 3, 1)  # blocks 1 and 3 are those tested
+    apart = [y.clone() for _ in range(4)]
+    for low, high in itertools.pairwise(cuts):
+        probe.update_numbers(x[..., low:high], y[..., low:high])
+        for which in range(3):
+            rows = low + (side[low:high] == which).nonzero()[:, 0]
+            for lag in range(4):
+                apart[lag][..., rows] = y[..., rows.roll(lag * len(rows) // 4)]
+    found = probe.result()
+    for lag, numbers in enumerate(apart):
+        alone = LinearProbe()
+        alone.update_numbers(x, numbers)
+        expected = alone.result()
+        for name in ("correlation", "r2", "null", "weight", "intercept", "ridge"):
+            torch.testing.assert_close(
+                getattr(found, name)[lag], getattr(expected, name), rtol=1e-8, atol=1e-9
+            )
+        torch.testing.assert_close(found.variance, expected.variance)
+    assert found.r2[0].min() > 0.5
+    assert found.r2[1:].max() < 0.1
