@@ -198,9 +198,14 @@ class BlockNetwork(Network):
             top = hidden
         return self._output(top)
 
+    def _by_member(self, blocks: Tensor) -> Tensor:
+        """`(S, V * U, B)` from `(S * V, U, B)`."""
+        members, (count, units, rows) = len(self.members), blocks.shape
+        return blocks.view(members, count // members * units, rows)
+
     def _output(self, top: Tensor) -> Tensor:
         """`(S, B, U)` or `(B, U)` from pre-activations `(S * V, U, B)` of the top layer."""
-        output = top.view(len(self.members), -1, top.shape[-1])  # (S, U, B)
+        output = self._by_member(top)
         if self.normalize:
             long = nn.functional.normalize(with_bounded_slopes(output), dim=1)
             output = long.to(output.dtype)
@@ -227,7 +232,7 @@ class BlockNetwork(Network):
     def _shown(self, level: int, hidden: Tensor) -> Tensor:
         """The public activations of a level, from pre-activations `(S * V, U, B)`."""
         blocks, units = self.blocks[level - 1], self.units[level - 1]
-        shown = hidden.view(len(self.members), blocks, units, -1).permute(0, 3, 1, 2)
+        shown = hidden.view(len(self.members), blocks, units, hidden.shape[-1]).permute(0, 3, 1, 2)
         shown = shown.flatten(2) if self.dense else shown
         return shown if self.stacked else shown[0]
 
@@ -268,7 +273,7 @@ class BlockNetwork(Network):
             yield hidden
             if layer < self.depth - 1:
                 rectified = hidden.relu_() if in_place else hidden.relu()
-                rectified = rectified.view(len(self.members), -1, rectified.shape[-1])
+                rectified = self._by_member(rectified)
                 below = [rectified] if self.wiring is None else [*below, rectified]
 
     def _layer(self, layer: int, below: list[Tensor]) -> Tensor:

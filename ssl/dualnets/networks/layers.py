@@ -30,7 +30,7 @@ def linear(inputs_SUB: Tensor, weight_SVOU: Tensor, bias_SVO: Tensor | None) -> 
         nothing.
     """
     blocks = weight_SVOU.flatten(0, 1)
-    inputs = inputs_SUB.reshape(len(blocks), blocks.shape[2], -1)
+    inputs = inputs_SUB.reshape(len(blocks), blocks.shape[2], inputs_SUB.shape[-1])
     if bias_SVO is None:
         return torch.bmm(blocks, inputs)
     return torch.baddbmm(bias_SVO.flatten(0, 1)[..., None], blocks, inputs)

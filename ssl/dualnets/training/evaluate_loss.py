@@ -55,7 +55,7 @@ def evaluate_loss(
         batch: rows per batch.
 
     Raises:
-        TypeError, ValueError: as `trajectory`; fewer rows than two batches have.
+        TypeError, ValueError: as `trajectory`; fewer rows than two batches have; the state of another method.
 
     Example:
         >>> import dualnets, hltm
@@ -80,7 +80,11 @@ def evaluate_loss(
     data = rows_for(
         network, method, source, augment=augment, batch=batch, seed=seed, samples=None, steps=steps
     )
-    method.check(network, TrainContext(source, seed, steps, batch, augment=augment))
+    context = TrainContext(source, seed, steps, batch, augment=augment)
+    method.check(network, context)
+    wanted = {name: own.shape for name, own in method.init(network, context).items()}
+    if wanted != {name: own.shape for name, own in state.items()}:
+        raise ValueError(f"state must be that of {type(method).__name__}, a final.state of its training")
     network = copy.deepcopy(network).eval()  # whose running moments stay as they are
     losses: list[Tensor] = []
     while len(losses) < steps:

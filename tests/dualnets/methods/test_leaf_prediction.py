@@ -248,6 +248,8 @@ def test_fresh_rows_are_those_of_another_training_and_networks_stay_as_they_are(
     assert all(map(torch.equal, before, network.parameters()))
     with pytest.raises(ValueError, match="at least 2 batches, got 15 samples in batches of 8"):
         dualnets.evaluate_loss(network, method, state, TREE, samples=15, **given)
+    with pytest.raises(ValueError, match="state must be that of"):
+        dualnets.evaluate_loss(network, method, {}, TREE, samples=17, **given)
 
 
 def test_networks_are_evaluated_with_their_running_moments_which_stay():

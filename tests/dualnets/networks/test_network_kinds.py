@@ -189,6 +189,15 @@ def test_equals_plain_networks_and_their_gradients(kind, options):
         close(evaluated[s], twin.output(leaves[s], training=False))
 
 
+@pytest.mark.parametrize("make", [dualnets.tree_network, dualnets.mlp])
+def test_a_batch_of_no_rows_has_an_output_of_none(make):
+    trees = hltm.symmetric_binary(depth=2, members=2, seed=0)
+    network = make(trees, units=3, seed=1).eval()
+    none = torch.zeros(2, 0, 4, dtype=torch.int16)
+    assert network(none).shape == (2, 0, 3)
+    assert all(shown.shape[:2] == (2, 0) for shown in network.activations(none).values())
+
+
 @some_variants
 def test_a_member_is_the_same_network_in_any_ensemble(kind, options):
     trees = kind.trees()
