@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePath
 
 SHOWN = 80  # characters of a URL in an error
@@ -50,22 +51,43 @@ def alone(folder: Path) -> Iterator[None]:
     Raises:
         OSError: a folder that cannot be written to, or that another process, or this one, has locked.
     """
+    with ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(folder, shared=False))
+        except BlockingIOError as error:
+            raise OSError(f"another process is writing to {folder}") from error
+        except OSError as error:
+            raise OSError(f"cannot write to {folder}: {error.strerror}") from error
+        yield
+
+
+@contextmanager
+def locked(folder: Path, *, shared: bool) -> Iterator[None]:
+    """Lock a folder that exists for the block; the lock ends with the process, however that ends.
+
+    Where a file system has no locks, as some of networks, nothing is locked.
+
+    Args:
+        folder: to lock.
+        shared: with other processes that share it, for which one waits; or else alone, at once.
+
+    Raises:
+        BlockingIOError: it is to be locked alone, and another process, or this one, has locked it.
+        OSError: it cannot be opened.
+    """
     if os.name == "nt":  # which has no such locks
-        folder.mkdir(parents=True, exist_ok=True)
         yield
         return
     import fcntl
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise OSError(f"cannot write to {folder}: {error.strerror}") from error
+    handle = os.open(folder, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OSError(f"another process is writing to {folder}") from error
+            fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                raise
         yield
     finally:
         os.close(handle)

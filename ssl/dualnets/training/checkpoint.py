@@ -105,7 +105,7 @@ class Checkpoints:
             manifest = {"format": FORMAT, "step": step, "snapshot": snapshot,
                         "made_with": dict(made_with)}  # fmt: skip
             write_json(folder / MANIFEST, with_checksums(folder, manifest))
-        passing = [s for s in self.steps() if not self._manifest(s)["snapshot"]]
+        passing = [s for s in self.steps() if self._is_passing(s)]
         for old in passing[: -self.keep]:
             # renamed first, so that a process that is killed while it removes leaves no half of one
             hidden = self._home(old).with_name(f".{self._home(old).name}-removed-")
@@ -221,6 +221,13 @@ class Checkpoints:
         if changed := damage_of_manifest(found, "it"):
             raise _unreadable(path, changed)
         return found
+
+    def _is_passing(self, step: int) -> bool:
+        """Whether a checkpoint is removed in time; one that was damaged meanwhile is left to `check`."""
+        try:
+            return not self._manifest(step)["snapshot"]
+        except DamagedError:
+            return False
 
     def _tensors(self, step: int) -> dict[str, Tensor]:
         """All tensors of a checkpoint by name."""

@@ -1,5 +1,7 @@
 """Stored cells and runs that have changed are never believed: they are named, set aside and made again."""
 
+import json
+import os
 import random
 import shutil
 
@@ -7,6 +9,8 @@ import pandas as pd
 import pytest
 from tiny_runs import blank_figures, code_of, tiny_run
 
+from dualnets import _checksums
+from dualnets.lab import removal
 from dualnets.lab.manifests import DamagedError
 from dualnets.lab.reporter import Reporter
 from dualnets.lab.store import Store
@@ -81,12 +85,19 @@ def test_damaged_cells_are_set_aside_and_computed_again(copied_run, monkeypatch)
     next((third / "networks").iterdir()).unlink()
     code, computed = code_of("emergence"), []
     original = code.run_cell
-    monkeypatch.setattr(code, "run_cell", lambda s, *r: computed.append(s) or original(s, *r))
+
+    def run_and_look(*given):
+        computed.append(
+            removal._in_use(out / "emergence")
+        )  # or `hltm runs clean` would take the cells
+        return original(*given)
+
+    monkeypatch.setattr(code, "run_cell", run_and_look)
     monkeypatch.setattr("dualnets.lab.store.READ_ATTEMPTS", 0)
     named = Named()
     with blank_figures("emergence"):
         again = tiny_run(out, reporter=named)
-    assert len(computed) == 3
+    assert computed == [True] * 3
     pd.testing.assert_frame_equal(again.table, first.table)
     reasons = dict(named.found)
     assert reasons[one.name] == "results.parquet was changed: its SHA-256 checksum does not fit"
@@ -113,6 +124,109 @@ def test_a_finished_run_that_misses_a_file_is_made_again_from_its_cells(
     assert again.verdicts == first.verdicts
     pd.testing.assert_frame_equal(again.table, first.table)
     assert tiny_run(out).reused
+
+
+def unsigned(folder):
+    """Make a run or a cell one of an earlier version, without checksums."""
+    path = folder / "manifest.json"
+    kept = {k: v for k, v in json.loads(path.read_text()).items() if "checksum" not in k}
+    path.write_text(json.dumps(kept))
+
+
+def signed(folder, **changes):
+    """Edit a manifest, and let its own checksum fit."""
+    path = folder / "manifest.json"
+    changed = json.loads(path.read_text()) | changes
+    del changed["checksum"]
+    path.write_text(json.dumps(changed | {"checksum": _checksums._checksum_of(changed)}))
+
+
+def replaced_by_a_pipe(run, cell):
+    for path in (run / "index.html", cell / "networks" / "final.safetensors"):
+        path.unlink()
+        os.mkfifo(path)
+
+
+def tables_of_others(run, cell):
+    other = next(p for p in cell.parent.iterdir() if p != cell)
+    for folder in (run, cell):
+        unsigned(folder)
+        shutil.copy(other / "results.parquet", folder)
+
+
+def tables_of_earlier_versions_changed(run, cell):
+    for folder in (run, cell):
+        unsigned(folder)
+        path = folder / "results.parquet"
+        content = bytearray(path.read_bytes())
+        content[-40] ^= 255
+        path.write_bytes(content)
+
+
+def lists_of_checksums(run, cell):
+    signed(run, checksums=["a"])
+    signed(cell, checksums={"../a": "b"})
+
+
+def verdicts_without_reasons(run, cell):
+    unsigned(run)
+    (run / "verdict.json").write_text('[{"name": "", "claim": "a", "verdict": "open"}]')
+    signed(cell, checksums=None)
+
+
+@pytest.mark.parametrize(
+    ("change", "of_run", "of_cell"),
+    [
+        (replaced_by_a_pipe, "index.html is (missing|no file)", "networks/final.safetensors is no file"),
+        (tables_of_others, r"results.parquet is not of \w{12}", r"results.parquet is not of \w{12}"),
+        (tables_of_earlier_versions_changed, "results.parquet cannot be read", "cannot be read"),
+        (lists_of_checksums, "checksums in manifest.json are not of files", "are not of files of its"),
+        (verdicts_without_reasons, "verdict.json has no 'reference'", "are not of files of its folder"),
+    ],
+)  # fmt: skip
+def test_other_damage_is_named(copied_run, monkeypatch, change, of_run, of_cell):
+    monkeypatch.setattr("dualnets.lab.store.READ_ATTEMPTS", 0)
+    first, out = copied_run
+    store, cell = Store(out, "emergence"), min((out / "emergence" / "cells").iterdir())
+    store.check_run(first.name)
+    store.check_cell(cell.name)
+    change(out / "emergence" / first.name, cell)
+    for check, name, message in (
+        (store.check_run, first.name, of_run),
+        (store.check_cell, cell.name, of_cell),
+    ):
+        with pytest.raises(DamagedError, match=message) as caught:
+            check(name)
+        assert len(str(caught.value)) < 300
+        assert "\n" not in str(caught.value)
+    find_runs(out)  # no damage stops the list
+
+
+def test_undamaged_cells_of_earlier_versions_are_read(copied_run):
+    first, out = copied_run
+    store, cell = Store(out, "emergence"), min((out / "emergence" / "cells").iterdir())
+    for folder in (out / "emergence" / first.name, cell):
+        unsigned(folder)
+    store.check_run(first.name)
+    store.check_cell(cell.name)
+
+
+def test_what_is_no_folder_is_set_aside_before_anything_is_computed(copied_run, monkeypatch):
+    first, out = copied_run
+    run, cell = out / "emergence" / first.name, min((out / "emergence" / "cells").iterdir())
+    for place in (run, cell):
+        shutil.rmtree(place)
+    run.write_text("somebody's")
+    cell.symlink_to(out / "nowhere")
+    other = next(p for p in cell.parent.iterdir() if p.is_dir())
+    (other / "networks" / "mine").mkdir()  # what someone else put there is left alone
+    named = Named()
+    with blank_figures("emergence"):
+        again = tiny_run(out, reporter=named)
+    assert named.found == [(run.name, "it is no folder"), (cell.name, "it is no folder")]
+    pd.testing.assert_frame_equal(again.table, first.table)
+    (aside,) = (out / "emergence").glob(f".{run.name}-damaged-*")
+    assert aside.read_text() == "somebody's"
 
 
 def test_a_changed_run_is_named_where_runs_are_listed(copied_run):
