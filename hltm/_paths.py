@@ -107,6 +107,19 @@ def check_file(path: Path) -> None:
         raise ValueError(f"{path} is {kind}, expected a file")
 
 
+@contextmanager
+def safetensors_errors(path: Path) -> Iterator[None]:
+    """Raise what safetensors meets where it writes a file, such as a full disk, as the OSError that it is."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        if code := re.search(r"\(os error ([0-9]+)\)", str(error)):
+            raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
+        raise OSError(f"cannot write {path}: {error}") from error
+
+
 def checksum(path: Path) -> str:
     """The SHA-256 checksum of a file in hexadecimal digits."""
     with path.open("rb") as file:

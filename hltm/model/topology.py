@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from hltm._integers import as_integer
+from hltm._names import brief
 from hltm.model.digest import stored
 from hltm.model.nodes import Node, NodeNumber, NodeRange, Nodes, is_single
 
@@ -84,7 +85,7 @@ class Topology:
         place_of = {label: v for v, label in enumerate(labels)}
         if len(place_of) < count:
             repeated = next(label for v, label in enumerate(labels) if place_of[label] != v)
-            raise ValueError(f"names must be distinct, got {repeated!r} more than once")
+            raise ValueError(f"names must be distinct, got {brief(repr(repeated))} more than once")
         if names is not None and not all(isinstance(name, str) for name in names):
             _check_places(parents, labels, place_of)
         parent = np.array(

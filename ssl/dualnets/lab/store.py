@@ -19,7 +19,7 @@ from dualnets._checksums import FILES, with_checksums
 from dualnets._files import replace_folder, write_json
 from dualnets.lab import manifests
 from hltm._names import brief
-from hltm._paths import local_path, locked
+from hltm._paths import local_path, locked, safetensors_errors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -175,7 +175,9 @@ class Store:
             (folder / NETWORKS).mkdir()
             for label, tensors in networks.items():
                 flat = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-                save_file(flat, folder / NETWORKS / f"{label}.safetensors")
+                path = folder / NETWORKS / f"{label}.safetensors"
+                with safetensors_errors(path):
+                    save_file(flat, path)
             write_json(folder / MANIFEST, with_checksums(folder, manifest))
 
     def read_cell(self, name: str) -> tuple[pd.DataFrame, dict[str, Any]]:

@@ -20,7 +20,7 @@ from dualnets._checksums import damage_of, damage_of_manifest, with_checksums
 from dualnets._files import read_json, replace_folder, write_json
 from dualnets.training.fingerprint import first_difference
 from dualnets.training.state import TrainState
-from hltm._paths import local_path
+from hltm._paths import local_path, safetensors_errors
 
 TENSORS, MANIFEST = "tensors.safetensors", "manifest.json"
 FORMAT = 2
@@ -101,7 +101,8 @@ class Checkpoints:
         # copies, as safetensors refuses tensors that share memory
         flat = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
         with replace_folder(self._home(step)) as folder:
-            save_file(flat, folder / TENSORS)
+            with safetensors_errors(folder / TENSORS):
+                save_file(flat, folder / TENSORS)
             manifest = {"format": FORMAT, "step": step, "snapshot": snapshot,
                         "made_with": dict(made_with)}  # fmt: skip
             write_json(folder / MANIFEST, with_checksums(folder, manifest))

@@ -2,11 +2,11 @@
 
 import json
 import os
-import random
 import shutil
 
 import pandas as pd
 import pytest
+from mutants import check_reader, json_mutant, mutant
 from tiny_runs import blank_figures, code_of, tiny_run
 
 from dualnets import _checksums
@@ -15,8 +15,6 @@ from dualnets.lab.manifests import DamagedError
 from dualnets.lab.reporter import Reporter
 from dualnets.lab.store import Store
 from dualnets.lab.stored_runs import find_runs
-
-CHANGES = 60
 
 
 class Named(Reporter):
@@ -29,47 +27,63 @@ class Named(Reporter):
         self.found.append((folder.name, reason))
 
 
-def flip(path, rng):
-    """Change one bit of a file."""
-    content = bytearray(path.read_bytes())
-    content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
-    path.write_bytes(content)
-
-
 def content(found):
     """A cell without its checksum, which may be the one thing that has changed."""
     table, manifest = found
     return table.to_dict("list"), {k: v for k, v in manifest.items() if "checksum" not in k}
 
 
-def damaged_or_the_same(out, changes, seed):
-    """Flip bits of a cell's files, one at a time: how many of the changes were found."""
-    store, rng, found = Store(out, "emergence"), random.Random(seed), 0
+def damaged_or_the_same(out, count):
+    """Damage a cell's files, one at a time: how many of the changes were found."""
+    store = Store(out, "emergence")
     cell = min(store.cell("").iterdir())
     before = repr(content(store.read_cell(cell.name)))
+
+    def check(found):  # another cell is a fault, as is any other error
+        assert repr(content(found)) == before
+
     files = [path for path in sorted(cell.rglob("*")) if path.is_file()]
     assert {path.suffix for path in files} == {".json", ".parquet", ".safetensors"}
-    for _ in range(changes):
-        path = rng.choice(files)
-        whole = path.read_bytes()
-        flip(path, rng)
-        try:
-            assert repr(content(store.read_cell(cell.name))) == before
-        except DamagedError:  # any other error, or another cell, is a fault
-            found += 1
-        path.write_bytes(whole)
-    return found
+    return sum(
+        check_reader(
+            path, lambda: store.read_cell(cell.name), DamagedError, count, check,
+            json_mutant if path.suffix == ".json" else mutant,
+        )
+        for path in files
+    )  # fmt: skip
 
 
-def test_no_change_of_a_bit_of_a_cell_changes_what_is_read(copied_run, monkeypatch):
+def test_no_change_of_a_cell_changes_what_is_read(copied_run, monkeypatch):
     monkeypatch.setattr("dualnets.lab.store.READ_ATTEMPTS", 0)
-    assert damaged_or_the_same(copied_run[1], CHANGES, seed=0) > 0.9 * CHANGES
+    assert damaged_or_the_same(copied_run[1], 15) > 0.9 * 60
 
 
 @pytest.mark.slow
 def test_no_change_of_thousands(copied_run, monkeypatch):
     monkeypatch.setattr("dualnets.lab.store.READ_ATTEMPTS", 0)
-    assert damaged_or_the_same(copied_run[1], 3000, seed=1) > 2700
+    assert damaged_or_the_same(copied_run[1], 1000) > 0.9 * 4000
+
+
+def damaged_runs(out, name, count):
+    """Damage a run's files, one at a time: it is listed, as it was or with its damage, in every case."""
+    (before,) = find_runs(out)
+
+    def check(runs):
+        assert runs[0].damage or repr(runs[0].verdicts) == repr(before.verdicts)
+        assert "\n" not in runs[0].damage
+        assert len(runs[0].damage) < 300
+
+    for path in sorted((out / "emergence" / name).glob("*.json")):
+        check_reader(path, lambda: find_runs(out), (), count, check, json_mutant)
+
+
+def test_a_damaged_run_is_listed_as_it_was_or_with_its_damage(copied_run):
+    damaged_runs(copied_run[1], copied_run[0].name, 20)
+
+
+@pytest.mark.slow
+def test_thousands_of_damaged_runs_are_listed(copied_run):
+    damaged_runs(copied_run[1], copied_run[0].name, 1000)
 
 
 def test_damaged_cells_are_set_aside_and_computed_again(copied_run, monkeypatch):
