@@ -161,6 +161,14 @@ def test_tables_of_text_are_refused(tmp_path):
         (tmp_path / "a.csv").write_text(text)
         with pytest.raises(UnreadableError, match=message):
             read(str(tmp_path / "a.csv"), [], depth=3)
+    pd.DataFrame({"u": [1.0, 2.0, 3.0]}, index=[2, 0, 1]).to_parquet(path)
+    with pytest.raises(UnreadableError, match="its rows are numbered out of order"):
+        read(path, [], depth=3)
+    pd.DataFrame({"u": [1.0, 2.0]}, index=[3, 8]).to_parquet(path)
+    assert read(path, [], depth=3)["activations"].tolist() == [[1.0], [2.0]]
+    (tmp_path / "a.csv").write_text("u,v\n")
+    with pytest.raises(UnreadableError, match="has no rows"):
+        read(str(tmp_path / "a.csv"), [], depth=3)
     (tmp_path / "a.csv").write_text("")
     with pytest.raises(UnreadableError, match="damaged or of another format: EmptyDataError"):
         read(str(tmp_path / "a.csv"), [], depth=3)
