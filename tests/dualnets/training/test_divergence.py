@@ -113,7 +113,9 @@ def test_what_compiled_steps_keep_is_finite(method, optimizer):
     check(method, OPTIMIZERS[optimizer], (1e6, 1e18, 1e30, 1e38))
 
 
-@pytest.mark.parametrize("eager", [False, True], ids=["recorded", "eager"])
+@pytest.mark.parametrize(
+    "eager", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["recorded", "eager"]
+)
 @pytest.mark.parametrize(
     ("method", "network", "optimizer"),
     [

@@ -42,7 +42,7 @@ def check_trees(tmp_path, kind, count):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_damaged_trees_are_refused_in_one_line(tmp_path, kind):
-    check_trees(tmp_path, kind, 40)
+    check_trees(tmp_path, kind, 30)
 
 
 @pytest.mark.slow

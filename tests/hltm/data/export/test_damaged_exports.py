@@ -49,11 +49,11 @@ def check_manifests(out, count):
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_damaged_files_are_refused_or_named(tmp_path, kind):
-    check_shards(tmp_path, kind, 40)
+    check_shards(tmp_path, kind, 20)
 
 
 def test_damaged_manifests_are_refused_or_named(tmp_path):
-    check_manifests(tmp_path, 60)
+    check_manifests(tmp_path, 40)
 
 
 @pytest.mark.slow
