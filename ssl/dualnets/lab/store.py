@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dualnets._checksums import FILES, with_checksums
 from dualnets._files import replace_folder, write_json
 from dualnets.lab import manifests
-from hltm._names import brief
+from hltm._names import brief, visible
 from hltm._paths import local_path, locked, safetensors_errors
 
 if TYPE_CHECKING:
@@ -109,6 +109,10 @@ class Store:
                 pass
         except OSError as error:
             raise OSError(f"cannot write to {self.home}: {error.strerror}") from error
+        try:
+            str(self.home).encode()
+        except UnicodeEncodeError as error:  # safetensors files have no other paths
+            raise OSError(f"cannot write to {visible(self.home)}: its name is no UTF-8") from error
 
     def cell(self, name: str) -> Path:
         """The folder of a cell, stored or not."""
