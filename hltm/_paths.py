@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePath
 
 SHOWN = 80  # characters of a URL in an error
@@ -50,22 +51,43 @@ def alone(folder: Path) -> Iterator[None]:
     Raises:
         OSError: a folder that cannot be written to, or that another process, or this one, has locked.
     """
+    with ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(folder, shared=False))
+        except BlockingIOError as error:
+            raise OSError(f"another process is writing to {folder}") from error
+        except OSError as error:
+            raise OSError(f"cannot write to {folder}: {error.strerror}") from error
+        yield
+
+
+@contextmanager
+def locked(folder: Path, *, shared: bool) -> Iterator[None]:
+    """Lock a folder that exists for the block; the lock ends with the process, however that ends.
+
+    Where a file system has no locks, as some of networks, nothing is locked.
+
+    Args:
+        folder: to lock.
+        shared: with other processes that share it, for which one waits; or else alone, at once.
+
+    Raises:
+        BlockingIOError: it is to be locked alone, and another process, or this one, has locked it.
+        OSError: it cannot be opened.
+    """
     if os.name == "nt":  # which has no such locks
-        folder.mkdir(parents=True, exist_ok=True)
         yield
         return
     import fcntl
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise OSError(f"cannot write to {folder}: {error.strerror}") from error
+    handle = os.open(folder, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OSError(f"another process is writing to {folder}") from error
+            fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                raise
         yield
     finally:
         os.close(handle)
@@ -83,6 +105,19 @@ def check_file(path: Path) -> None:
         kinds = {stat.S_IFLNK: "a link", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe"}
         kind = kinds.get(stat.S_IFMT(mode), "a device or a socket")
         raise ValueError(f"{path} is {kind}, expected a file")
+
+
+@contextmanager
+def safetensors_errors(path: Path) -> Iterator[None]:
+    """Raise what safetensors meets where it writes a file, such as a full disk, as the OSError that it is."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        if code := re.search(r"\(os error ([0-9]+)\)", str(error)):
+            raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
+        raise OSError(f"cannot write {path}: {error}") from error
 
 
 def checksum(path: Path) -> str:

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+from hltm._names import brief
 from hltm.sampling.philox import DRAW_FORMAT
 from hltm.tree import LatentTree
 
@@ -64,7 +65,9 @@ def from_json(text: str) -> LatentTree:
         made = LatentTree.from_parents(parents, tables, members=len(members) if stacked else None)
         return replace(made, members=members)
     except (KeyError, TypeError) as error:
-        raise ValueError(f"not a tree saved by hltm: {error!r} while reading it") from error
+        raise ValueError(
+            f"not a tree saved by hltm: {brief(repr(error), 120)} while reading it"
+        ) from error
 
 
 def _check_head(found: Any) -> None:
@@ -72,9 +75,11 @@ def _check_head(found: Any) -> None:
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise ValueError(f"not a tree saved by hltm: its format is not {FORMAT!r}")
     if found.get("version") != VERSION:
-        raise ValueError(f"saved as version {found.get('version')}, expected {VERSION}")
+        raise ValueError(
+            f"saved as version {brief(repr(found.get('version')))}, expected {VERSION}"
+        )
     if found.get("draw_format") != DRAW_FORMAT:
         raise ValueError(
-            f"saved under draw format {found.get('draw_format')}, expected {DRAW_FORMAT}: "
-            "its members' addresses would give other samples"
+            f"saved under draw format {brief(repr(found.get('draw_format')))}, expected "
+            f"{DRAW_FORMAT}: its members' addresses would give other samples"
         )

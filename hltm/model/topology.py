@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from hltm._integers import as_integer
+from hltm._names import brief
 from hltm.model.digest import stored
 from hltm.model.nodes import Node, NodeNumber, NodeRange, Nodes, is_single
 
@@ -84,7 +85,7 @@ class Topology:
         place_of = {label: v for v, label in enumerate(labels)}
         if len(place_of) < count:
             repeated = next(label for v, label in enumerate(labels) if place_of[label] != v)
-            raise ValueError(f"names must be distinct, got {repeated!r} more than once")
+            raise ValueError(f"names must be distinct, got {brief(repr(repeated))} more than once")
         if names is not None and not all(isinstance(name, str) for name in names):
             _check_places(parents, labels, place_of)
         parent = np.array(
@@ -311,17 +312,18 @@ def _place(parent: int | str | None, label: str, place_of: Mapping[str, int]) ->
     """The place of a node's parent, -1 for the root."""
     if parent is None:
         return -1
+    label, shown = brief(repr(label)), brief(repr(parent))
     if isinstance(parent, str):
         if parent not in place_of:
-            raise ValueError(f"node {label!r} has parent {parent!r}, which is no node's name")
+            raise ValueError(f"node {label} has parent {shown}, which is no node's name")
         return place_of[parent]
     if isinstance(parent, bool) or not hasattr(parent, "__index__"):
         raise TypeError(
-            f"node {label!r} has parent {parent!r}, expected a place, a name, or None for the root"
+            f"node {label} has parent {shown}, expected a place, a name, or None for the root"
         )
     place = int(parent)
     if not -1 <= place < len(place_of):
-        raise ValueError(f"node {label!r} has parent {place}, expected 0..{len(place_of) - 1}")
+        raise ValueError(f"node {label} has parent {shown}, expected 0..{len(place_of) - 1}")
     return place
 
 
@@ -332,8 +334,8 @@ def _check_places(
     for label, p in zip(labels, parents, strict=True):
         if isinstance(p, (int, np.integer)) and place_of.get(str(p), p) != p:
             raise ValueError(
-                f"node {label!r} has parent {p}, which is ambiguous: it is the place of one node and the "
-                "name of another; give names as text"
+                f"node {brief(repr(label))} has parent {p}, which is ambiguous: it is the place of one "
+                "node and the name of another; give names as text"
             )
 
 
@@ -359,7 +361,7 @@ def _parents_first(parent: np.ndarray, labels: list[str]) -> tuple[np.ndarray, n
         ready = above[waiting[above] == 0]
     if (level < 0).any():
         stuck = labels[int(np.flatnonzero(level < 0)[0])]
-        raise ValueError(f"node {stuck!r} is its own ancestor: the parents form a cycle")
+        raise ValueError(f"node {brief(repr(stuck))} is its own ancestor: the parents form a cycle")
     rank = np.zeros(count, dtype=np.int64)
     ordered, placed = [], 0
     for nodes in reversed(rounds):

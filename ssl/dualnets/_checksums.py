@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from collections.abc import Collection, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dualnets._files import plain
+from hltm._names import brief
 from hltm._paths import checksum
 
 OWN, FILES = "checksum", "checksums"  # of the manifest itself, and of files by name
@@ -50,16 +52,28 @@ def damage_of(
         return changed
     for name, expected in manifest.get(FILES, {}).items():
         if names is None or name in names:
+            if problem := damage_of_file(folder / name, brief(name)):
+                return problem
             try:
                 found = checksum(folder / name)
             except OSError as error:
-                missing = isinstance(error, FileNotFoundError)
-                return (
-                    f"{name} is missing" if missing else f"{name}: {(error.strerror or '').lower()}"
-                )
+                return f"{brief(name)}: {(error.strerror or '').lower()}"
             if found != expected:
-                return f"{name} was changed: its SHA-256 checksum does not fit"
+                return f"{brief(name)} was changed: its SHA-256 checksum does not fit"
     return ""
+
+
+def damage_of_file(path: Path, name: str) -> str:
+    """Why a path is no file that can be read, in one line; empty if it is one.
+
+    A named pipe, whose reader waits for a writer, is not opened.
+    """
+    try:
+        return "" if stat.S_ISREG(path.stat().st_mode) else f"{name} is no file"
+    except FileNotFoundError:
+        return f"{name} is missing"
+    except OSError as error:
+        return f"{name}: {(error.strerror or '').lower()}"
 
 
 def damage_of_manifest(manifest: Mapping[str, Any], name: str = "the manifest") -> str:
@@ -69,7 +83,16 @@ def damage_of_manifest(manifest: Mapping[str, Any], name: str = "the manifest") 
     rest = {key: value for key, value in manifest.items() if key != OWN}
     if manifest[OWN] != _checksum_of(rest):
         return f"{name} was changed: its checksum does not fit"
+    listed = manifest.get(FILES, {})
+    if not isinstance(listed, Mapping) or not all(map(_is_inside, listed)):
+        return f"the checksums in {name} are not of files of its folder"
     return ""
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a name is that of a file in the folder of its manifest."""
+    parts = PurePosixPath(name).parts
+    return name.isprintable() and bool(parts) and ".." not in parts and parts[0] != "/"
 
 
 def _checksum_of(content: Mapping[str, Any]) -> str:

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import dualnets
 import hltm
 from dualnets.cli import main
-from hltm._paths import local_path
+from hltm._paths import local_path, safetensors_errors
 
 TREE = hltm.symmetric_binary(depth=1, polarity=0.8, seed=0)
 URLS = [
@@ -82,3 +84,11 @@ def test_long_urls_are_cut():
     with pytest.raises(ValueError, match="…'") as error:
         local_path("s3://" + "x" * 5000)
     assert len(str(error.value)) < 300
+
+
+def test_what_safetensors_meets_on_the_disk_is_an_os_error(tmp_path):
+    """As a folder that is gone, or a full disk, which it reports by an error of its own."""
+    path = tmp_path / "none" / "a.safetensors"
+    with pytest.raises(FileNotFoundError) as caught, safetensors_errors(path):
+        save_file({"a": np.zeros(3)}, path)
+    assert caught.value.filename == str(path)

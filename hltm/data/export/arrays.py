@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from hltm._paths import safetensors_errors
 from hltm.data.export.recipe import Columns, ExportRecipe, Shard
 
 
@@ -33,7 +34,11 @@ def write_safetensors(
     """Write a shard at its end, and yield the number of rows of each piece."""
     from safetensors.numpy import save_file
 
-    return _write(lambda held: save_file(held, path), shard, pieces)
+    def save(held: dict[str, Any]) -> None:
+        with safetensors_errors(path):
+            save_file(held, path)
+
+    return _write(save, shard, pieces)
 
 
 def _write(

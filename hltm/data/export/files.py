@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hltm._names import brief
 from hltm._paths import check_file
 from hltm.data.export.arrays import (
     names_npz,
@@ -84,7 +85,7 @@ def read_column(home: Path, recipe: ExportRecipe, shard: Shard, name: str) -> np
     except FileNotFoundError:
         raise
     except Exception as error:  # each format has errors of its own for a damaged file
-        raise ValueError(f"{path} cannot be read: {error}") from error
+        raise ValueError(f"{path} cannot be read: {brief(str(error).strip(), 120)}") from error
     shape, dtype = recipe.stored(name, len(shard.rows))
     if (found.shape, found.dtype) != (shape, dtype):
         raise ValueError(
@@ -104,4 +105,4 @@ def column_names(home: Path, recipe: ExportRecipe, shard: Shard) -> list[str]:
     try:
         return names(path)
     except Exception as error:  # each format has errors of its own for a damaged file
-        raise ValueError(f"{path} cannot be read: {error}") from error
+        raise ValueError(f"{path} cannot be read: {brief(str(error).strip(), 120)}") from error

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from hltm._names import brief
 from hltm._paths import check_file, checksum
 from hltm.data.export.files import replacing
 from hltm.data.export.recipe import ExportRecipe, Shard
@@ -71,7 +72,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not a manifest: expected format {FORMAT!r}")
     if found.get("version") not in VERSIONS:
         wanted = " or ".join(map(str, VERSIONS))
-        raise ValueError(f"{path} has version {found.get('version')}, expected {wanted}")
+        raise ValueError(
+            f"{path} has version {brief(repr(found.get('version')))}, expected {wanted}"
+        )
     held = found.get("shards")
     if not isinstance(held, list) or not all(
         isinstance(e, dict) and all(type(e.get(key)) is kind for key, kind in ENTRY.items())

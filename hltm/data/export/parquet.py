@@ -59,6 +59,7 @@ def parquet_options(recipe: ExportRecipe) -> dict[str, Any]:
         "use_dictionary": states,
         "column_encoding": dict.fromkeys(recipe.keys, "DELTA_BINARY_PACKED"),
         "write_statistics": recipe.keys,
+        "write_page_checksum": True,  # without, a changed bit gives other states
     }
 
 
@@ -91,7 +92,8 @@ def read_parquet(path: Path, recipe: ExportRecipe, name: str) -> np.ndarray:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    file = pq.ParquetFile(path)  # not read_table, which finds partitions in the folders' names
+    # not read_table, which finds partitions in the folders' names
+    file = pq.ParquetFile(path, page_checksum_verification=True)
     wide = recipe.columns == "nodes" and name not in recipe.keys
     if wide:
         return from_nodes(recipe, file.read(columns=recipe.node_columns[name]), name)

@@ -220,7 +220,7 @@ def _parquet(path: str, choose: Choose) -> dict[str, Any]:
     with open(path, "rb") as file:
         about = pq.ParquetFile(file).metadata
         check_size(path, about.num_rows * about.num_columns * 8)
-    return {ALONE: _columns(path, pd.read_parquet(path))}
+    return {ALONE: _columns(path, pd.read_parquet(path, page_checksum_verification=True))}
 
 
 def _columns(path: str, table: Any) -> np.ndarray:
@@ -228,8 +228,15 @@ def _columns(path: str, table: Any) -> np.ndarray:
     names = [str(name) for name in table.columns]
     if names and names[0].startswith("Unnamed: "):
         raise UnreadableError(path, "its first column has no name; is it the index of the rows?")
-    for at, name in enumerate(names):
-        kind = table.dtypes.iloc[at]
+    if not len(table):
+        raise UnreadableError(path, "has no rows")
+    order = table.index  # that pandas kept in the file
+    if not (order.is_monotonic_increasing and order.is_unique):
+        raise UnreadableError(
+            path,
+            "its rows are numbered out of order; sort_index() restores it, reset_index() keeps it",
+        )
+    for name, kind in zip(names, table.dtypes, strict=True):
         if getattr(kind, "kind", "O") not in "biuf":
             raise UnreadableError(path, f"column '{brief(name)}' holds {kind}, expected {NUMBERS}")
     found: np.ndarray = table.to_numpy(dtype="float64", na_value=float("nan"))

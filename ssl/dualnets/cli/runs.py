@@ -28,7 +28,8 @@ effects, and a figure of the curves of their common metrics."""
 RM = """Remove runs, and the cells that no other run needs, after a question. Only what runs write is removed,
 but for the event files of TensorBoard."""
 CLEAN = """Remove the cells that no finished run needs, and what killed processes left more than a day ago,
-after a question. A run that goes on or was interrupted loses such cells: do not clean while one computes."""
+after a question. A run that was interrupted loses such cells. Those of an experiment that is being computed
+on this machine stay; do not clean while another machine computes into the folder."""
 OUT = Flag("out", "Folder of all results.", default="runs", metavar="FOLDER")
 YES = Flag("yes", "Remove without a question.", switch=True)
 

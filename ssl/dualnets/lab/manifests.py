@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from dualnets._checksums import damage_of, damage_of_manifest
+from dualnets._checksums import damage_of, damage_of_file, damage_of_manifest
 from dualnets._files import read_json
 from hltm._names import brief
 
 # what a manifest must have, and the type of each
 OF_A_RUN: Mapping[str, type] = dict.fromkeys(("experiment", "run", "scale", "command"), str)
 OF_A_CELL: Mapping[str, type] = {"cell": str, "settings": dict, "seconds": float}
+OF_A_CELL_OF_A_RUN: Mapping[str, type] = {**OF_A_CELL, "cpu_seconds": float, "notes": list}
 OF_A_VERDICT: Mapping[str, type] = {
-    "name": str, "claim": str, "verdict": str, "effect": str, "reason": str, "n": int,
+    **dict.fromkeys(("name", "claim", "reference", "verdict", "rule", "effect", "reason"), str), "n": int,
 }  # fmt: skip
 LARGEST = 1e300  # of the numbers of a manifest
 OUTCOMES = ("holds", "fails", "open")
@@ -32,7 +32,7 @@ def read_run(path: Path) -> Mapping[str, Any]:
     found = _read(path)
     _check(found, OF_A_RUN, path.name)
     _check_unchanged(found, path.name)
-    _check_list(found.get("cells"), OF_A_CELL, f"'cells' in {path.name}")
+    _check_list(found.get("cells"), OF_A_CELL_OF_A_RUN, f"'cells' in {path.name}")
     if not found["scale"].isprintable():
         raise DamagedError(f"'scale' in {path.name} is {brief(repr(found['scale']))}")
     if not found["cells"]:
@@ -63,6 +63,10 @@ def read_verdicts(path: Path) -> list[Mapping[str, Any]]:
         whole = isinstance(ends, list) and len(ends) in (0, 2)
         if not whole or not all(map(is_number, (*ends, 0 if value is None else value))):
             raise DamagedError(f"the effect in {path.name} is no number with an interval")
+        for key, needed in ("details", {}), ("plateau", {"flat": bool}):
+            _check_list(verdict.get(key, []), needed, f"{key!r} in {path.name}")
+        if not isinstance(verdict.get("of", ""), str):
+            raise DamagedError(f"'of' in {path.name} is {brief(repr(verdict['of']))}")
     return list(found)
 
 
@@ -78,14 +82,8 @@ def _read(path: Path) -> Any:
 
 def _check_file(path: Path) -> None:
     """Raise DamagedError unless there is a file; to open a named pipe would wait for its writer."""
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        raise DamagedError(f"{path.name} is missing") from None
-    except OSError as error:
-        raise DamagedError(f"{path.name}: {(error.strerror or '').lower()}") from None
-    if not stat.S_ISREG(mode):
-        raise DamagedError(f"{path.name} is no file")
+    if problem := damage_of_file(path, path.name):
+        raise DamagedError(problem)
 
 
 def is_number(value: Any) -> bool:

@@ -13,15 +13,15 @@ import shutil
 import tempfile
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dualnets.lab.store import MANIFEST, NETWORKS, RESULTS, VERDICT
+from dualnets.lab.store import CELLS, MANIFEST, NETWORKS, RESULTS, VERDICT
 from dualnets.lab.stored_runs import NAME, StoredRun, find_runs
 from hltm._names import brief
-from hltm._paths import local_path
+from hltm._paths import local_path, locked
 
-CELLS = "cells"
 # a folder that is not complete yet, or one that is being replaced or removed
 HIDDEN = re.compile(rf"\.{NAME.pattern}-(old-|removed-|damaged-)?\w{{8}}")
 OURS = {MANIFEST, RESULTS, VERDICT, "index.html"}
@@ -51,19 +51,28 @@ class Removal:
         return [*self.runs, *self.cells, *self.leftovers]
 
     def remove(self) -> None:
-        """Remove it; a folder that changed its nature meanwhile stays.
+        """Remove it; a folder that changed its nature meanwhile stays, as do cells that a run uses by now.
 
         Every folder is renamed before its files go, so that an interruption leaves no damaged run.
         """
-        for folder in self.folders:
-            if folder.is_symlink() or not folder.is_dir():
-                continue
-            if folder in self.leftovers:
-                shutil.rmtree(folder)
-                continue
-            hidden = tempfile.mkdtemp(prefix=f".{folder.name}-removed-", dir=folder.parent)
-            os.replace(folder, Path(hidden) / "was")
-            shutil.rmtree(hidden)
+        for folder in (*self.runs, *self.leftovers):
+            _remove(folder)
+        for home in dict.fromkeys(cell.parent.parent for cell in self.cells):
+            with suppress(BlockingIOError), locked(home, shared=False):
+                for folder in self.cells:
+                    if folder.parent.parent == home:
+                        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    if folder.name.startswith("."):
+        shutil.rmtree(folder)
+        return
+    hidden = tempfile.mkdtemp(prefix=f".{folder.name}-removed-", dir=folder.parent)
+    os.replace(folder, Path(hidden) / "was")
+    shutil.rmtree(hidden)
 
 
 def of_runs(out: str | os.PathLike[str], chosen: Sequence[StoredRun]) -> Removal:
@@ -109,6 +118,11 @@ def _add_cells(
             f"manifest cannot be read: {unknown[0].damage}"
         )
         return
+    if _in_use(home):
+        found.kept.append(
+            f"the cells of {home.name} stay, since a run of it is being computed and may need them"
+        )
+        return
     needed = {cell for run in own for cell in run.cells or ()}
     for name in names:
         folder = home / CELLS / name
@@ -119,6 +133,15 @@ def _add_cells(
             found.kept.append(f"{folder} stays, since it {problem}")
         else:
             found.cells.append(folder)
+
+
+def _in_use(home: Path) -> bool:
+    """Whether a run of an experiment is being computed, in this process or another of this machine."""
+    try:
+        with locked(home, shared=False):
+            return False
+    except BlockingIOError:
+        return True
 
 
 def _not_ours(folder: Path, experiment: str, known: Collection[str] = ()) -> str:

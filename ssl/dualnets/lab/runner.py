@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dualnets._checksums import with_checksums
+from dualnets._checksums import FILES, with_checksums
 from dualnets._files import replace_folder, write_json
 from dualnets._memory_errors import name_memory_errors
 from dualnets.lab import grids
@@ -159,24 +159,29 @@ def run(
         reporter.damaged(store.run(run_id), damage)
         store.set_aside(store.run(run_id))
     store.check_writable()
-    for cell in named:
-        if not fresh and store.has_cell(cell) and (damage := _damage(store.check_cell, cell)):
-            reporter.damaged(store.cell(cell), damage)
-            store.set_aside(store.cell(cell))
-    missing = [(cell, own) for cell, own in named.items() if fresh or not store.has_cell(cell)]
-    with name_memory_errors():
-        for _, settings in missing:
-            if hasattr(settings, "check"):  # what shows only when training starts
-                settings.check()
+    with store.in_use():
+        for place in (store.run(run_id), store.cell(""), *map(store.cell, named)):
+            if misplaced := store.misplaced(place):
+                reporter.damaged(place, misplaced)
+                store.set_aside(place)
+        for cell in named:
+            if not fresh and store.has_cell(cell) and (damage := _damage(store.check_cell, cell)):
+                reporter.damaged(store.cell(cell), damage)
+                store.set_aside(store.cell(cell))
+        missing = [(cell, own) for cell, own in named.items() if fresh or not store.has_cell(cell)]
+        with name_memory_errors():
+            for _, settings in missing:
+                if hasattr(settings, "check"):  # what shows only when training starts
+                    settings.check()
 
-    # 3. Compute what is missing, one cell after the other or in parallel.
-    reporter.plan([asdict(s) for s in wanted], len(wanted) - len(missing))
-    count = worker_processes.worker_count(workers, len(missing), cards, scale)
-    compute_all(experiment, str(out), missing, cards, count, reporter, executor)
+        # 3. Compute what is missing, one cell after the other or in parallel.
+        reporter.plan([asdict(s) for s in wanted], len(wanted) - len(missing))
+        count = worker_processes.worker_count(workers, len(missing), cards, scale)
+        compute_all(experiment, str(out), missing, cards, count, reporter, executor)
 
-    # 4. Join the cells and write the files of the run.
-    own = grids.own_settings(experiment, scale, listed, run_id, kept)
-    run = _finish(experiment, store, run_id, named, scale, command, own)
+        # 4. Join the cells and write the files of the run.
+        own = grids.own_settings(experiment, scale, listed, run_id, kept)
+        run = _finish(experiment, store, run_id, named, scale, command, own)
     reporter.run_done(run)
     return run
 
@@ -227,9 +232,11 @@ def _finish(
         write_table(folder / RESULTS, table)
         write_json(folder / VERDICT, [verdict.as_dict() for verdict in verdicts])
         (folder / NETWORKS).mkdir()
-        for cell in wanted:
-            for file in sorted((store.cell(cell) / NETWORKS).iterdir()):
-                shutil.copyfile(file, folder / NETWORKS / f"{cell}-{file.name}")
+        for cell, (_, its) in zip(wanted, stored, strict=True):
+            for file in sorted((store.cell(cell) / NETWORKS).glob("*.safetensors")):
+                # what someone else put there is not of the cell; earlier versions have no checksums
+                if f"{NETWORKS}/{file.name}" in its.get(FILES, (f"{NETWORKS}/{file.name}",)):
+                    shutil.copyfile(file, folder / NETWORKS / f"{cell}-{file.name}")
         style.save(experiment.plot(of_all_seeds), folder / name)
         summary = experiment.summary_table(of_all_seeds)
         page.write(folder, experiment, table, summary, verdicts, manifest)

@@ -10,16 +10,16 @@ import secrets
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dualnets._checksums import with_checksums
+from dualnets._checksums import FILES, with_checksums
 from dualnets._files import replace_folder, write_json
 from dualnets.lab import manifests
-from hltm._names import brief
-from hltm._paths import local_path
+from hltm._names import brief, visible
+from hltm._paths import local_path, locked, safetensors_errors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +29,7 @@ RESULTS = "results.parquet"
 MANIFEST = "manifest.json"  # written last: a cell or a run that has one is whole
 VERDICT = "verdict.json"
 READ_ATTEMPTS = 3
+CELLS = "cells"
 NETWORKS = "networks"  # a folder of .safetensors files
 # Names of metrics in tables of earlier versions -> today's
 RENAMED = {
@@ -108,10 +109,14 @@ class Store:
                 pass
         except OSError as error:
             raise OSError(f"cannot write to {self.home}: {error.strerror}") from error
+        try:
+            str(self.home).encode()
+        except UnicodeEncodeError as error:  # safetensors files have no other paths
+            raise OSError(f"cannot write to {visible(self.home)}: its name is no UTF-8") from error
 
     def cell(self, name: str) -> Path:
         """The folder of a cell, stored or not."""
-        return self.home / "cells" / name
+        return self.home / CELLS / name
 
     def run(self, name: str) -> Path:
         """The folder of a run, finished or not."""
@@ -142,6 +147,14 @@ class Store:
         with suppress(FileNotFoundError):  # another process has done so
             os.replace(folder, folder.with_name(f".{folder.name}-damaged-{secrets.token_hex(4)}"))
 
+    def misplaced(self, folder: Path) -> str:
+        """Why a run or a cell cannot be written where it belongs; empty if it can."""
+        return "it is no folder" if os.path.lexists(folder) and not folder.is_dir() else ""
+
+    def in_use(self) -> AbstractContextManager[None]:
+        """Keep other processes from removing cells in a block, also those that no finished run needs."""
+        return locked(self.home, shared=True)
+
     def written(self, name: str) -> tuple[int, int] | None:
         """What changes whenever a cell is stored; None if it is not stored."""
         try:
@@ -166,7 +179,9 @@ class Store:
             (folder / NETWORKS).mkdir()
             for label, tensors in networks.items():
                 flat = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-                save_file(flat, folder / NETWORKS / f"{label}.safetensors")
+                path = folder / NETWORKS / f"{label}.safetensors"
+                with safetensors_errors(path):
+                    save_file(flat, path)
             write_json(folder / MANIFEST, with_checksums(folder, manifest))
 
     def read_cell(self, name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -196,13 +211,12 @@ class Store:
         try:
             manifest = manifests.read_run(folder / MANIFEST)
             manifests.check_files(folder, manifest, (RESULTS, VERDICT))
-            manifests.check_table(folder / RESULTS)
             verdicts = manifests.read_verdicts(folder / VERDICT)
+            return _read_table(folder / RESULTS), verdicts
         except manifests.DamagedError as error:
             raise manifests.DamagedError(
                 f"run {folder} is damaged: {error}; the command that made it makes it again from its cells"
             ) from None
-        return _read_table(folder / RESULTS), verdicts
 
 
 def _retried(read: Callable[[], T], *errors: type[Exception]) -> T:
@@ -219,8 +233,9 @@ def _check_cell(folder: Path) -> Mapping[str, Any]:
     manifest = manifests.read_cell(folder / MANIFEST)
     if manifest["cell"] != folder.name:
         raise manifests.DamagedError(f"it is a copy of cell {brief(manifest['cell'])}")
-    manifests.check_table(folder / RESULTS)  # of earlier versions, which have no checksums
     manifests.check_files(folder, manifest)
+    if FILES not in manifest:
+        _check_origin(folder / RESULTS, {"cell": [folder.name]})
     return manifest
 
 
@@ -233,8 +248,23 @@ def _check_run(folder: Path) -> None:
         if not (folder / name).is_file():
             raise manifests.DamagedError(f"{brief(name)} is missing")
     manifests.check_files(folder, manifest)
-    manifests.check_table(folder / RESULTS)
+    if FILES not in manifest:
+        cells = [cell["cell"] for cell in manifest["cells"]]
+        _check_origin(folder / RESULTS, {"run": [folder.name], "cell": cells})
     manifests.read_verdicts(folder / VERDICT)
+
+
+def _check_origin(path: Path, expected: Mapping[str, list[str]]) -> None:
+    """Raise DamagedError unless a table of an earlier version, without checksum, can be read and is this one.
+
+    Args:
+        path: of the table.
+        expected: column -> the values that it has, in any order.
+    """
+    table = _read_table(path)
+    for name, values in expected.items():
+        if name not in table or {*table[name].unique()} != {*values}:
+            raise manifests.DamagedError(f"{path.name} is not of {brief(path.parent.name)}")
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
@@ -246,7 +276,12 @@ def _read_table(path: Path) -> pd.DataFrame:
     """A stored table, with its metrics as they are named today."""
     import pandas as pd
 
-    table = pd.read_parquet(path)
+    manifests.check_table(path)
+    try:
+        table = pd.read_parquet(path)
+    except Exception as error:  # of many kinds, where a table of an earlier version has changed
+        reason = brief(" ".join(str(error).split()), 120)
+        raise manifests.DamagedError(f"{path.name} cannot be read: {reason}") from None
     if "metric" in table:
         table["metric"] = table["metric"].replace(RENAMED)
     return table

@@ -8,7 +8,7 @@ a rule belongs to the settings that it was made for.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,11 +62,10 @@ class Verdict:
 
     @classmethod
     def of_dict(cls, values: Mapping[str, Any]) -> Verdict:
-        """The verdict that `as_dict` gave."""
-        interval = values["interval"]
-        return cls(
-            **{**values, "interval": None if interval is None else (interval[0], interval[1])}
-        )
+        """The verdict that `as_dict` gave; what another version has beside its fields is left out."""
+        interval = values.get("interval")
+        given = {"effect_value": None, **values, "interval": tuple(interval) if interval else None}
+        return cls(**{item.name: given[item.name] for item in fields(cls) if item.name in given})
 
     @property
     def flat(self) -> bool | None:

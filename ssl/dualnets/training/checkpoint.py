@@ -20,7 +20,7 @@ from dualnets._checksums import damage_of, damage_of_manifest, with_checksums
 from dualnets._files import read_json, replace_folder, write_json
 from dualnets.training.fingerprint import first_difference
 from dualnets.training.state import TrainState
-from hltm._paths import local_path
+from hltm._paths import local_path, safetensors_errors
 
 TENSORS, MANIFEST = "tensors.safetensors", "manifest.json"
 FORMAT = 2
@@ -101,11 +101,12 @@ class Checkpoints:
         # copies, as safetensors refuses tensors that share memory
         flat = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
         with replace_folder(self._home(step)) as folder:
-            save_file(flat, folder / TENSORS)
+            with safetensors_errors(folder / TENSORS):
+                save_file(flat, folder / TENSORS)
             manifest = {"format": FORMAT, "step": step, "snapshot": snapshot,
                         "made_with": dict(made_with)}  # fmt: skip
             write_json(folder / MANIFEST, with_checksums(folder, manifest))
-        passing = [s for s in self.steps() if not self._manifest(s)["snapshot"]]
+        passing = [s for s in self.steps() if self._is_passing(s)]
         for old in passing[: -self.keep]:
             # renamed first, so that a process that is killed while it removes leaves no half of one
             hidden = self._home(old).with_name(f".{self._home(old).name}-removed-")
@@ -221,6 +222,13 @@ class Checkpoints:
         if changed := damage_of_manifest(found, "it"):
             raise _unreadable(path, changed)
         return found
+
+    def _is_passing(self, step: int) -> bool:
+        """Whether a checkpoint is removed in time; one that was damaged meanwhile is left to `check`."""
+        try:
+            return not self._manifest(step)["snapshot"]
+        except DamagedError:
+            return False
 
     def _tensors(self, step: int) -> dict[str, Tensor]:
         """All tensors of a checkpoint by name."""

@@ -1,18 +1,20 @@
 """Stored cells and runs that have changed are never believed: they are named, set aside and made again."""
 
-import random
+import json
+import os
 import shutil
 
 import pandas as pd
 import pytest
+from mutants import check_reader, json_mutant, mutant
 from tiny_runs import blank_figures, code_of, tiny_run
 
+from dualnets import _checksums
+from dualnets.lab import removal
 from dualnets.lab.manifests import DamagedError
 from dualnets.lab.reporter import Reporter
 from dualnets.lab.store import Store
 from dualnets.lab.stored_runs import find_runs
-
-CHANGES = 60
 
 
 class Named(Reporter):
@@ -25,47 +27,63 @@ class Named(Reporter):
         self.found.append((folder.name, reason))
 
 
-def flip(path, rng):
-    """Change one bit of a file."""
-    content = bytearray(path.read_bytes())
-    content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
-    path.write_bytes(content)
-
-
 def content(found):
     """A cell without its checksum, which may be the one thing that has changed."""
     table, manifest = found
     return table.to_dict("list"), {k: v for k, v in manifest.items() if "checksum" not in k}
 
 
-def damaged_or_the_same(out, changes, seed):
-    """Flip bits of a cell's files, one at a time: how many of the changes were found."""
-    store, rng, found = Store(out, "emergence"), random.Random(seed), 0
+def damaged_or_the_same(out, count):
+    """Damage a cell's files, one at a time: how many of the changes were found."""
+    store = Store(out, "emergence")
     cell = min(store.cell("").iterdir())
     before = repr(content(store.read_cell(cell.name)))
+
+    def check(found):  # another cell is a fault, as is any other error
+        assert repr(content(found)) == before
+
     files = [path for path in sorted(cell.rglob("*")) if path.is_file()]
     assert {path.suffix for path in files} == {".json", ".parquet", ".safetensors"}
-    for _ in range(changes):
-        path = rng.choice(files)
-        whole = path.read_bytes()
-        flip(path, rng)
-        try:
-            assert repr(content(store.read_cell(cell.name))) == before
-        except DamagedError:  # any other error, or another cell, is a fault
-            found += 1
-        path.write_bytes(whole)
-    return found
+    return sum(
+        check_reader(
+            path, lambda: store.read_cell(cell.name), DamagedError, count, check,
+            json_mutant if path.suffix == ".json" else mutant,
+        )
+        for path in files
+    )  # fmt: skip
 
 
-def test_no_change_of_a_bit_of_a_cell_changes_what_is_read(copied_run, monkeypatch):
+def test_no_change_of_a_cell_changes_what_is_read(copied_run, monkeypatch):
     monkeypatch.setattr("dualnets.lab.store.READ_ATTEMPTS", 0)
-    assert damaged_or_the_same(copied_run[1], CHANGES, seed=0) > 0.9 * CHANGES
+    assert damaged_or_the_same(copied_run[1], 15) > 0.9 * 60
 
 
 @pytest.mark.slow
 def test_no_change_of_thousands(copied_run, monkeypatch):
     monkeypatch.setattr("dualnets.lab.store.READ_ATTEMPTS", 0)
-    assert damaged_or_the_same(copied_run[1], 3000, seed=1) > 2700
+    assert damaged_or_the_same(copied_run[1], 1000) > 0.9 * 4000
+
+
+def damaged_runs(out, name, count):
+    """Damage a run's files, one at a time: it is listed, as it was or with its damage, in every case."""
+    (before,) = find_runs(out)
+
+    def check(runs):
+        assert runs[0].damage or repr(runs[0].verdicts) == repr(before.verdicts)
+        assert "\n" not in runs[0].damage
+        assert len(runs[0].damage) < 300
+
+    for path in sorted((out / "emergence" / name).glob("*.json")):
+        check_reader(path, lambda: find_runs(out), (), count, check, json_mutant)
+
+
+def test_a_damaged_run_is_listed_as_it_was_or_with_its_damage(copied_run):
+    damaged_runs(copied_run[1], copied_run[0].name, 20)
+
+
+@pytest.mark.slow
+def test_thousands_of_damaged_runs_are_listed(copied_run):
+    damaged_runs(copied_run[1], copied_run[0].name, 1000)
 
 
 def test_damaged_cells_are_set_aside_and_computed_again(copied_run, monkeypatch):
@@ -81,12 +99,19 @@ def test_damaged_cells_are_set_aside_and_computed_again(copied_run, monkeypatch)
     next((third / "networks").iterdir()).unlink()
     code, computed = code_of("emergence"), []
     original = code.run_cell
-    monkeypatch.setattr(code, "run_cell", lambda s, *r: computed.append(s) or original(s, *r))
+
+    def run_and_look(*given):
+        computed.append(
+            removal._in_use(out / "emergence")
+        )  # or `hltm runs clean` would take the cells
+        return original(*given)
+
+    monkeypatch.setattr(code, "run_cell", run_and_look)
     monkeypatch.setattr("dualnets.lab.store.READ_ATTEMPTS", 0)
     named = Named()
     with blank_figures("emergence"):
         again = tiny_run(out, reporter=named)
-    assert len(computed) == 3
+    assert computed == [True] * 3
     pd.testing.assert_frame_equal(again.table, first.table)
     reasons = dict(named.found)
     assert reasons[one.name] == "results.parquet was changed: its SHA-256 checksum does not fit"
@@ -113,6 +138,109 @@ def test_a_finished_run_that_misses_a_file_is_made_again_from_its_cells(
     assert again.verdicts == first.verdicts
     pd.testing.assert_frame_equal(again.table, first.table)
     assert tiny_run(out).reused
+
+
+def unsigned(folder):
+    """Make a run or a cell one of an earlier version, without checksums."""
+    path = folder / "manifest.json"
+    kept = {k: v for k, v in json.loads(path.read_text()).items() if "checksum" not in k}
+    path.write_text(json.dumps(kept))
+
+
+def signed(folder, **changes):
+    """Edit a manifest, and let its own checksum fit."""
+    path = folder / "manifest.json"
+    changed = json.loads(path.read_text()) | changes
+    del changed["checksum"]
+    path.write_text(json.dumps(changed | {"checksum": _checksums._checksum_of(changed)}))
+
+
+def replaced_by_a_pipe(run, cell):
+    for path in (run / "index.html", cell / "networks" / "final.safetensors"):
+        path.unlink()
+        os.mkfifo(path)
+
+
+def tables_of_others(run, cell):
+    other = next(p for p in cell.parent.iterdir() if p != cell)
+    for folder in (run, cell):
+        unsigned(folder)
+        shutil.copy(other / "results.parquet", folder)
+
+
+def tables_of_earlier_versions_changed(run, cell):
+    for folder in (run, cell):
+        unsigned(folder)
+        path = folder / "results.parquet"
+        content = bytearray(path.read_bytes())
+        content[-40] ^= 255
+        path.write_bytes(content)
+
+
+def lists_of_checksums(run, cell):
+    signed(run, checksums=["a"])
+    signed(cell, checksums={"../a": "b"})
+
+
+def verdicts_without_reasons(run, cell):
+    unsigned(run)
+    (run / "verdict.json").write_text('[{"name": "", "claim": "a", "verdict": "open"}]')
+    signed(cell, checksums=None)
+
+
+@pytest.mark.parametrize(
+    ("change", "of_run", "of_cell"),
+    [
+        (replaced_by_a_pipe, "index.html is (missing|no file)", "networks/final.safetensors is no file"),
+        (tables_of_others, r"results.parquet is not of \w{12}", r"results.parquet is not of \w{12}"),
+        (tables_of_earlier_versions_changed, "results.parquet cannot be read", "cannot be read"),
+        (lists_of_checksums, "checksums in manifest.json are not of files", "are not of files of its"),
+        (verdicts_without_reasons, "verdict.json has no 'reference'", "are not of files of its folder"),
+    ],
+)  # fmt: skip
+def test_other_damage_is_named(copied_run, monkeypatch, change, of_run, of_cell):
+    monkeypatch.setattr("dualnets.lab.store.READ_ATTEMPTS", 0)
+    first, out = copied_run
+    store, cell = Store(out, "emergence"), min((out / "emergence" / "cells").iterdir())
+    store.check_run(first.name)
+    store.check_cell(cell.name)
+    change(out / "emergence" / first.name, cell)
+    for check, name, message in (
+        (store.check_run, first.name, of_run),
+        (store.check_cell, cell.name, of_cell),
+    ):
+        with pytest.raises(DamagedError, match=message) as caught:
+            check(name)
+        assert len(str(caught.value)) < 300
+        assert "\n" not in str(caught.value)
+    find_runs(out)  # no damage stops the list
+
+
+def test_undamaged_cells_of_earlier_versions_are_read(copied_run):
+    first, out = copied_run
+    store, cell = Store(out, "emergence"), min((out / "emergence" / "cells").iterdir())
+    for folder in (out / "emergence" / first.name, cell):
+        unsigned(folder)
+    store.check_run(first.name)
+    store.check_cell(cell.name)
+
+
+def test_what_is_no_folder_is_set_aside_before_anything_is_computed(copied_run, monkeypatch):
+    first, out = copied_run
+    run, cell = out / "emergence" / first.name, min((out / "emergence" / "cells").iterdir())
+    for place in (run, cell):
+        shutil.rmtree(place)
+    run.write_text("somebody's")
+    cell.symlink_to(out / "nowhere")
+    other = next(p for p in cell.parent.iterdir() if p.is_dir())
+    (other / "networks" / "mine").mkdir()  # what someone else put there is left alone
+    named = Named()
+    with blank_figures("emergence"):
+        again = tiny_run(out, reporter=named)
+    assert named.found == [(run.name, "it is no folder"), (cell.name, "it is no folder")]
+    pd.testing.assert_frame_equal(again.table, first.table)
+    (aside,) = (out / "emergence").glob(f".{run.name}-damaged-*")
+    assert aside.read_text() == "somebody's"
 
 
 def test_a_changed_run_is_named_where_runs_are_listed(copied_run):

@@ -9,6 +9,7 @@ import pytest
 from made_up_runs import edit, store_run
 
 from dualnets.lab import removal
+from dualnets.lab.store import Store
 from dualnets.lab.stored_runs import find_runs
 
 HIDDEN = ".0123456789ab-x1y2z3_4"
@@ -221,3 +222,23 @@ def test_an_interrupted_removal_leaves_no_damaged_run(out, monkeypatch):
     assert removal.unused(out).leftovers == [left]
     removal.unused(out).remove()
     assert not left.exists()
+
+
+def test_cells_of_a_run_that_is_being_computed_stay(out):
+    """`Store.in_use` is held by every run; twice at once, too. Without the lock they would go."""
+    run = run_of(out, "losses", 2)
+    store, free = Store(out, "losses"), removal.of_runs(out, [run])
+    assert len(free.cells) == 1
+    with store.in_use(), store.in_use():
+        found = removal.of_runs(out, [run])
+        assert (found.cells, found.runs) == ([], [run.folder])
+        assert found.kept == [
+            "the cells of losses stay, since a run of it is being computed and may need them"
+        ]
+        shutil.rmtree(run.folder)
+        assert removal.unused(out).cells == []
+        free.remove()  # planned before the run began
+        assert free.cells[0].is_dir()
+    assert removal.unused(out).cells == free.cells
+    free.remove()
+    assert not free.cells[0].exists()

@@ -76,3 +76,8 @@ def test_versions_say_what_made_a_result():
     assert found["draw_format"] == "1"
     assert found["torch"]
     assert json.dumps(found)
+
+
+def test_a_path_that_is_no_utf_8_is_refused_before_any_work(tmp_path):
+    with pytest.raises(OSError, match=r"\\udcff/losses: its name is no UTF-8"):
+        Store(tmp_path / "\udcff", "losses").check_writable()

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from killed_training import EVERY, SNAPSHOTS, STEPS, train
+from mutants import check_reader, json_mutant, mutant
 from safetensors.torch import load_file, save_file
 
 import dualnets
@@ -380,3 +382,56 @@ def test_the_error_for_another_training_is_one_line(tmp_path):
     text = str(caught.value).replace(str(tmp_path), "")
     assert "\n" not in text
     assert len(text) < 250
+
+
+def check_damaged_checkpoints(folder, monkeypatch, count):
+    """A changed file of the newest checkpoint is never resumed from; the one before it is."""
+    run(folder)
+    given, original = [], dualnets.Checkpoints.check
+    monkeypatch.setattr(
+        dualnets.Checkpoints, "check", lambda self, made: given.append(made) or original(self, made)
+    )
+    run(folder)
+    monkeypatch.undo()
+    store, steps = dualnets.Checkpoints(folder), dualnets.Checkpoints(folder).steps()
+    home = folder / f"step-{steps[-1]:010d}"
+    for path in sorted(home.iterdir()):
+        whole = path.read_bytes()
+
+        def check(path=path, whole=whole):
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                usable = store.check(given[0])
+            for aside in folder.glob("damaged-*"):
+                aside.replace(home)
+            assert usable == steps[: len(usable)]
+            assert len(usable) >= len(steps) - 1
+            assert len(caught) == (usable != steps)
+            if usable != steps:
+                raise checkpoint.DamagedError(str(caught[0].message))
+            same = path.read_bytes() == whole
+            assert same or json.loads(path.read_bytes()) == json.loads(whole)
+
+        change = json_mutant if path.suffix == ".json" else mutant
+        assert check_reader(path, check, ValueError, count, change=change) > 0.8 * count
+
+
+def test_damaged_checkpoints_are_set_aside(tmp_path, monkeypatch):
+    check_damaged_checkpoints(tmp_path, monkeypatch, 40)
+
+
+@pytest.mark.slow
+def test_thousands_of_damaged_checkpoints(tmp_path, monkeypatch):
+    check_damaged_checkpoints(tmp_path, monkeypatch, 1500)
+
+
+def test_a_checkpoint_that_is_damaged_in_the_middle_of_training_stops_nothing(tmp_path):
+    """It is left to the next training, which looks at all of them."""
+
+    def spoil(done):
+        first = tmp_path / "step-0000000001" / checkpoint.MANIFEST
+        if first.exists():
+            first.write_text("{")
+
+    last = run(tmp_path, progress=spoil)
+    assert last.step == 6

@@ -1,10 +1,11 @@
 """A member that diverges keeps its last finite numbers: network, heads, target, moments and queue."""
 
 import pytest
+from leaf_cases import TREE
 
 import dualnets
 import hltm
-from dualnets.training import trajectory
+from dualnets.training import steps, trajectory
 from dualnets.training.steps import train_steps_eager
 
 TREES = hltm.symmetric_binary(depth=2, members=2, seed=0)
@@ -32,12 +33,36 @@ OPTIMIZERS = {
 }
 
 
-def finals(method, optimizer, norm=None):
+NETWORKS = {  # that read leaves of several states
+    "transformer": lambda trees: dualnets.transformer(
+        trees, width=4, layers=1, heads=2, mlp_width=5, seed=1
+    ),
+    "causal": lambda trees: dualnets.transformer(
+        trees, width=4, layers=1, heads=2, mlp_width=5, seed=1, causal=True
+    ),
+    "conv_sequence": lambda trees: dualnets.conv_sequence(trees, width=4, seed=1),
+    "one_hot": lambda trees: dualnets.mlp(
+        trees, units=4, seed=1, one_hot=True, norm=dualnets.BatchNorm()
+    ),
+}
+PREDICTING = {
+    "masked": (dualnets.MaskedPrediction(), hltm.drop_leaves(0.4), ("transformer", "one_hot")),
+    "next": (dualnets.NextLeaf(), hltm.resample_leaves(0.0), ("causal",)),
+    "denoise": (dualnets.Denoising(), hltm.flip_leaves(0.2), ("conv_sequence", "one_hot")),
+    "latent": (
+        dualnets.LatentPrediction(HEAD, HEAD, normalized=False), hltm.drop_leaves(0.4),
+        ("transformer", "one_hot"),
+    ),
+    "byol-one-hot": (METHODS["byol-free"], hltm.resample_leaves(0.0), ("transformer", "one_hot")),
+}  # fmt: skip
+
+
+def finals(method, optimizer, norm=None, network=None, augment=None, trees=TREES):
     """Every snapshot of a training of one healthy member and one with an absurd rate."""
-    network = dualnets.tree_network(TREES, units=3, seed=1, bias=True, norm=norm)
+    network = network or dualnets.tree_network(trees, units=3, seed=1, bias=True, norm=norm)
     return [
         *trajectory.trajectory(
-            network, method, TREES, augment=hltm.resample_leaves(0.0), steps=6, batch=16,
+            network, method, trees, augment=augment or hltm.resample_leaves(0.0), steps=6, batch=16,
             optimizer=optimizer, seed=2, samples=32, snapshots=range(7),
         )
     ]  # fmt: skip
@@ -51,16 +76,20 @@ def tensors(snapshot, member):
 
 def check(method, make, rates, norm=None):
     for rate in rates:
-        found = finals(METHODS[method], make((0.01, rate)), norm)
-        last = found[-1]
-        assert last.frozen_at[0] == -1
-        for member in range(2):
-            for what, own in tensors(last, member).items():
-                assert own.isfinite().all() or not own.is_floating_point(), (rate, what)
-        at = int(last.frozen_at[1])
-        if at >= 0:  # nothing of it changes afterwards
-            kept = tensors(found[at + 1], 1)
-            assert all(own.equal(kept[what]) for what, own in tensors(last, 1).items())
+        check_finite(finals(METHODS[method], make((0.01, rate)), norm), rate)
+
+
+def check_finite(found, rate):
+    """Every number of the last snapshot is finite, and of a frozen member as it was before that step."""
+    last = found[-1]
+    assert last.frozen_at[0] == -1
+    for member in range(2):
+        for what, own in tensors(last, member).items():
+            assert own.isfinite().all() or not own.is_floating_point(), (rate, what)
+    at = int(last.frozen_at[1])
+    if at >= 0:  # nothing of it changes afterwards
+        kept = tensors(found[at + 1], 1)
+        assert all(own.equal(kept[what]) for what, own in tensors(last, 1).items())
 
 
 @pytest.mark.parametrize(
@@ -82,3 +111,29 @@ def test_what_is_kept_is_finite(method, optimizer, monkeypatch):
 @pytest.mark.parametrize("method", ["simclr", "byol", "byol-free", "simsiam"])
 def test_what_compiled_steps_keep_is_finite(method, optimizer):
     check(method, OPTIMIZERS[optimizer], (1e6, 1e18, 1e30, 1e38))
+
+
+@pytest.mark.parametrize(
+    "eager", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["recorded", "eager"]
+)
+@pytest.mark.parametrize(
+    ("method", "network", "optimizer"),
+    [
+        pytest.param(
+            method, network, optimizer,
+            marks=[pytest.mark.slow] * ((network, optimizer) != (found[2][0], "sgd")),
+        )
+        for method, found in PREDICTING.items()
+        for network in found[2]
+        for optimizer in OPTIMIZERS
+    ],
+)  # fmt: skip
+def test_what_methods_that_predict_keep_is_finite(method, network, optimizer, eager, monkeypatch):
+    monkeypatch.setattr(steps, "WORTH_RECORDING", 10**9 if eager else 1)
+    made, augment, _ = PREDICTING[method]
+    trees = TREE[:2]
+    for rate in (1e6, 1e30):
+        own = NETWORKS[network](trees)
+        check_finite(
+            finals(made, OPTIMIZERS[optimizer]((0.01, rate)), None, own, augment, trees), rate
+        )

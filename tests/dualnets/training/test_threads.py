@@ -72,3 +72,30 @@ def test_the_number_of_threads_changes_no_bit(monkeypatch):
         batch=8, augment=hltm.keep_root(), optimizer=dualnets.AdamW(0.01), seed=2,
     )  # fmt: skip
     torch.testing.assert_close(found[0][-1][3:4], alone.losses)
+
+
+@pytest.mark.parametrize(
+    ("make", "method", "augment", "exact"),
+    [
+        (lambda t: dualnets.mlp(t, units=64, seed=1), dualnets.SimCLR(), hltm.keep_root(), True),
+        pytest.param(
+            lambda t: dualnets.transformer(t, width=16, layers=1, heads=2, seed=1),
+            dualnets.MaskedPrediction(), hltm.drop_leaves(0.3), False, marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["compiled", "torch"],
+)  # fmt: skip
+def test_a_single_network_on_two_threads(make, method, augment, exact):
+    """Compiled steps have the same bits; torch adds in another order, the same for one number of threads."""
+    tree, found = hltm.symmetric_binary(depth=4, seed=0), []
+    for threads in (1, 2, 2):
+        torch.set_num_threads(threads)
+        final = dualnets.train(
+            make(tree), method, tree, steps=4, batch=64, augment=augment,
+            optimizer=dualnets.SGD(0.01), seed=2,
+        )  # fmt: skip
+        found.append([*final.network.parameters(), final.losses])
+    one, two, again = found
+    assert all(a.equal(b) for a, b in zip(two, again, strict=True))
+    for a, b in zip(one, two, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0 if exact else 1e-5)
