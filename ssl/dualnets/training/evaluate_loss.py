@@ -84,7 +84,9 @@ def evaluate_loss(
     method.check(network, context)
     wanted = {name: own.shape for name, own in method.init(network, context).items()}
     if wanted != {name: own.shape for name, own in state.items()}:
-        raise ValueError(f"state must be that of {type(method).__name__}, a final.state of its training")
+        raise ValueError(
+            f"state must be that of {type(method).__name__}, a final.state of its training"
+        )
     network = copy.deepcopy(network).eval()  # whose running moments stay as they are
     losses: list[Tensor] = []
     while len(losses) < steps:
