@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = {
     "hltm": [
         "_lazy", "_linking", "_compile", "_separate", "_devices", "_paths", "_memory", "_names",
-        "_integers", "_results", "_executors", "model", "sampling", "inference", "tree", "families",
-        "grammars", "formats", "data", "plot", "display", "probe",
+        "_integers", "_results", "_executors", "_figures", "model", "sampling", "inference", "tree",
+        "families", "grammars", "formats", "data", "plot", "display", "probe",
     ],
     "dualnets": [
         "_lazy", "_instructions", "_vectors", "_precision", "_checks", "_options", "_files",
