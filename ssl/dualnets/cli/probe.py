@@ -30,6 +30,12 @@ level is compared with the latents of that level. Nothing in a file is unpickled
 Or: --model mymodule:build --weights w.safetensors --layers fc1 fc2, a function without arguments that
 makes the model, and its parts by name. The model is run on rows that training never reads, or on --rows.
 
+Arrays do not show which rows or which tree they are of: rows of another tree give plausible numbers. Prefer
+--data, which has the tree and the rows together, to --tree with --rows, and encode the leaves as in training.
+
+--initial compares with the untrained network: another file of --activations, or other weights of the
+--model; "none" for those that the function makes. Random networks follow low levels well, too.
+
 --out writes every number as table.csv, a heatmap of each layer, and a page with both."""
 
 SAMPLES = 8192
@@ -46,6 +52,7 @@ def main(arguments: list[str]) -> int:
     import hltm
     from dualnets.cli._models import UserCode
     from hltm.probe import to_frame
+    from hltm.probe.table import with_initial
 
     data = hltm.load(options.data) if options.data else None
     tree = _tree_files.load(vars(options)) if data is None else data.tree
@@ -57,22 +64,40 @@ def main(arguments: list[str]) -> int:
         options.seed = data.recipe.seed
     forgotten = options.seed is None
     options.seed = options.seed or 0
+    code, before = UserCode(), None
     # a script may go to a folder of its own; --out is where the command was called
+    if options.initial:  # first: a model that is no function is changed by its weights
+        name = "activations" if options.activations else "weights"
+        given = None if options.initial == "none" and options.model else options.initial
+        with _hints(), chdir("."):  # an untrained network may follow nothing
+            first = _measured(SimpleNamespace(**{**vars(options), name: given}), tree, data, code)
+        before = to_frame(first, tree)
     with _hints() as hints, chdir("."):
-        found = _measured(options, tree, data, UserCode())
-    table = to_frame(found, tree)
+        found = _measured(options, tree, data, code)
+    table = with_initial(to_frame(found, tree), before)
     below = table[table["metric"] == "below_null"]["value"].mean()
-    if options.activations and below >= CHANCE and (forgotten or not hints):
-        hints.append(
-            "no --seed was given, so the rows are those of seed 0: are the activations, too?"
-            if forgotten
-            else "most latents are below their null: are the arrays of these rows, in this order?"
+    if below >= CHANCE:
+        most = (
+            "every latent is below its null" if below == 1 else "most latents are below their null"
         )
+        if options.activations and forgotten:
+            hints.append(
+                f"{most}, and no --seed was given, so the rows are those of seed 0: are the activations, too?"
+            )
+        elif options.activations and not hints:
+            hints.append(f"{most}: are the arrays of these rows, in this order, and of this tree?")
+        elif options.model and below == 1:
+            hints.append(f"{most}: was the model trained on leaves as --encode gives them?")
 
     from dualnets.cli._probe_tables import probe_tables
     from dualnets.cli._terminal import print_plain, terminal
 
     console = terminal()
+    levels = ", ".join(str(label) for label in found if isinstance(label, int))
+    if levels:
+        print_plain(
+            console, f"layers named by a level are compared with its latents alone: {levels}"
+        )
     for part in probe_tables(table, bool(options.out)):
         console.print(part)
     if options.out:
@@ -100,18 +125,21 @@ def _parse(arguments: list[str]) -> Any:
         *grouped(
             "what is probed",
             Flag("activations", "An array for each layer: .npz, .safetensors, .pt; one layer: .npy, or "
-                 ".csv or .parquet with a column for each unit.", default="", metavar="FILE"),
+                 ".csv or .parquet with a column for each unit. Prefer --data: nothing in them shows that "
+                 "--tree and --rows are theirs.", default="", metavar="FILE"),
             Flag("model", "The function that makes the torch module.", default="",
                  metavar="MODULE:FUNCTION"),
             Flag("weights", "Its state dict: .safetensors, .pt or .pth.", metavar="FILE"),
+            Flag("initial", "The same before training, to compare with: activations, or weights of the "
+                 "model, none for those that it is made with.", default="", metavar="FILE|none"),
             Flag("layers", "Layers of the file, or parts of the model, in this order; * stands for any "
                  "text.", default=[], metavar="NAME", several=True,
                  note="(default: all layers; all parts without parts of their own)"),
             Flag("side", "Whether the output or the input of a part is probed.",
                  choices=("output", "input"), note="(default: output)"),
             Flag("encode", "From leaves to the model's input: bits, signs, one-hot, one-hot-sequence, "
-                 "tokens, or a function of states (B, X).", metavar="NAME|MODULE:FUNCTION",
-                 note="(default: bits)"),
+                 "tokens, or a function of states (B, X); the same as in training.",
+                 metavar="NAME|MODULE:FUNCTION", note="(default: bits)"),
             Flag("select", "The item of what the parts return, by place or name, e.g. 0 or hidden.",
                  metavar="ITEM"),
             Flag("pool", "One position, or their mean or maximum, where parts return a sequence or an "
@@ -223,6 +251,13 @@ def _measured(
     try:
         with code.errors(f"--model {brief(options.model)}" if options.model else "--metrics"):
             return probe_layers(source, tree, **choices)
+    except ValueError as error:
+        if "batch_axis" not in str(error):
+            raise
+        text = (
+            str(error).replace("batch_axis=", "--batch-axis ").replace("batch_axis", "--batch-axis")
+        )
+        raise ValueError(text) from error
     except RuntimeError as error:  # of torch, which has no error of its own for it
         if "allocate memory" not in str(error):
             raise

@@ -20,7 +20,7 @@ FIRST = 40  # rows of the whole table that the page shows
 OPEN = 4  # layers whose parts of the page are open; of more, each opens when it is clicked
 CAPTION = (
     "Means over the latents of a level and over members. Null: the 95% quantile of the score of "
-    "meaningless units. Ceiling: the best score of any function of the leaves."
+    "meaningless units. Ceiling: the best score of any function of the leaves, where one is known."
 )
 STYLE = """
 h1, h2, summary { overflow-wrap: anywhere; }
@@ -76,6 +76,24 @@ def numbered(short: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 def overview(short: pd.DataFrame) -> pd.DataFrame:
     """The rows of the first metric, for all layers."""
     return short[short["metric"] == short["metric"].iloc[0]].drop(columns="metric")
+
+
+def by_latent(table: pd.DataFrame) -> pd.DataFrame:
+    """The best unit of each latent by the first metric: a row for each layer and latent of one member.
+
+    Example:
+        >>> import hltm
+        >>> tree = hltm.symmetric_binary(depth=2, seed=0)
+        >>> draw = tree.sample(1000, seed=1)
+        >>> rows = by_latent(hltm.probe.measure(draw.leaves.float(), tree, draw=draw))
+        >>> rows["node"].tolist(), list(rows.columns)
+        (['0', '1', '2'], ['layer', 'node', 'level', 'unit', 'value', 'null', 'ceiling'])
+    """
+    columns = ["layer", "node", "level", "unit", "value", "null", "initial", "ceiling"]
+    rows = table[(table["metric"] == table["metric"].iloc[0]) & (table["node"] != "")]
+    if table["member"].nunique() > 1:
+        rows = rows.iloc[:0]
+    return rows[columns].dropna(axis=1, how="all").reset_index(drop=True)
 
 
 def write(path: Path, table: pd.DataFrame, pictures: Mapping[int | str, Path], tree: str) -> None:
