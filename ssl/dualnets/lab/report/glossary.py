@@ -58,7 +58,7 @@ TERMS = {  # the first sentence is short, and says it alone
     "selectivity": "Half the difference of a unit's means in a latent's two states. It is Equation "
     "4.2 of docs/theory.md.",
     "spread": "How differently embeddings of different inputs point. 0 is a collapse to a point, 1 is "
-    "everywhere.",
+    "everywhere. Probes call it feature spread.",
 }
 SPELLED = {  # how terms stand in tables and sentences -> the term
     "best |correlation|": "alignment", "|correlation|": "alignment", "before": "initial",

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from dualnets.lab.report.document import document
 from dualnets.lab.report.tables import html_table
 from hltm._names import brief, visible
+from hltm.probe.table import gap_closed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,8 +40,8 @@ def by_level(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         layer, metric, level (-1 for a number of the layer as a whole; these come last), the means
-        value, null, initial, ceiling and gap_closed, of which those without any number are left
-        out, and note: why a number is missing.
+        value, null, initial and ceiling, gap_closed = Σ (value - initial) / Σ (ceiling - initial), of
+        which those without any number are left out, and note: why a number is missing.
 
     Example:
         >>> import hltm
@@ -54,8 +55,13 @@ def by_level(table: pd.DataFrame) -> pd.DataFrame:
     """
     numbers = ["value", "null", "initial", "ceiling", "gap_closed"]
     full = table.assign(level=table["level"].where(table["node"] != "", -1))
-    groups = full.groupby(["layer", "metric", "level"], sort=False)
-    means = groups[numbers].mean().dropna(axis=1, how="all")
+    key = ["layer", "metric", "level"]
+    groups = full.groupby(key, sort=False)
+    means = groups[numbers].mean()
+    # sums are divided: the mean of ratios would be that of the latents with hardly any gap
+    known = full.dropna(subset=["value", "initial", "ceiling"])
+    means["gap_closed"] = gap_closed(known.groupby(key)[["value", "initial", "ceiling"]].sum())
+    means = means.dropna(axis=1, how="all")
     notes = groups["note"].agg(lambda found: "; ".join(filter(None, dict.fromkeys(found))))
     return means.join(notes).reset_index()
 
