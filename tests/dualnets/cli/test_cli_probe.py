@@ -160,13 +160,14 @@ def test_weights_before_and_after(home, capsys):
     given = ("--model", "probed_model:net", "--weights", "w.safetensors", "--tree", "tree.json", "--layers",
              "0", "--samples", "200", "--lags", "5", "--out", "probed", "--initial")  # fmt: skip
     (home / "probed_model.py").write_text(f"{SOURCE}\nnet = build()\nnet[0].weight.data.zero_()\n")
-    for initial, same in (("w.safetensors", True), ("none", False)):
-        sys.modules.pop("probed_model", None)
-        assert run(capsys, *given, initial)[0] == 0
-        table = pd.read_csv("probed/table.csv")
-        best = table[table["metric"] == "correlation"]
-        assert np.allclose(best["initial"], best["value"] if same else 0)
-        assert (best["value"] > 0).all()
+    sys.modules.pop("probed_model", None)
+    assert (
+        run(capsys, *given, "none")[0] == 0
+    )  # a module is changed by its weights: measured before
+    table = pd.read_csv("probed/table.csv")
+    best = table[table["metric"] == "correlation"]
+    assert (best["initial"] == 0).all()
+    assert (best["value"] > 0).all()
 
 
 def test_an_axis_is_named_as_on_the_command_line(home, capsys):
