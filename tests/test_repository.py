@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # fmt: off
 ROOMS = {
     "hltm": [
-        "_lazy", "_linking", "_compile", "_separate", "_devices", "_paths", "_memory", "_names",
-        "_integers", "_results", "_executors", "_figures", "model", "sampling", "inference", "tree",
+        "_lazy", "_shortcuts", "_linking", "_compile", "_separate", "_devices", "_paths", "_memory",
+        "_names", "_integers", "_results", "_executors", "_figures", "model", "sampling", "inference", "tree",
         "families", "grammars", "formats", "data", "plot", "display", "probe",
     ],
     "dualnets": [
