@@ -121,6 +121,7 @@ def test_every_public_name_of_a_stub_is_there(package):
         assert getattr(module, name) is not None
 
 
+@pytest.mark.slow
 def test_threads_may_ask_for_public_names_at_once():
     code = """
 import threading, hltm, dualnets

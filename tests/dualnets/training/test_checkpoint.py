@@ -158,7 +158,7 @@ def test_checkpoints_of_another_training_are_refused(tmp_path, changes, what):
     "method",
     [
         dualnets.BYOL(dualnets.Head((4, 3)), dualnets.Head((4, 3), norm=dualnets.BatchNorm())),
-        dualnets.MoCo(queue=8),
+        pytest.param(dualnets.MoCo(queue=8), marks=pytest.mark.slow),
     ],
     ids=lambda method: type(method).__name__,
 )
