@@ -179,6 +179,11 @@ def writer_of(path: str | os.PathLike[str]) -> Callable[..., str]:
     return write
 
 
+def read_format(path: str | os.PathLike[str]) -> str:
+    """The name of the format that `load_tree` reads a file as, e.g. `Newick`; errors are those of `load_tree`."""
+    return _format_of(_text(local_path(path).read_bytes()), _suffix(path)).name
+
+
 def _suffix(path: str | os.PathLike[str]) -> str:
     """The suffix of a path in lower case, that before .gz where it is compressed."""
     path = Path(path)

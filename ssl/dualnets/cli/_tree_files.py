@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from dualnets.cli import _families
@@ -57,13 +58,19 @@ def load(given: dict[str, Any]) -> LatentTree:
         ValueError: it holds no tree, or an option has no effect on its format.
     """
     import hltm
+    from hltm.formats.files import read_format
 
     if not given["tree"]:
         raise ValueError("--tree needs a value")
     names = [option.name for option in reading("tree")]
     # 0 equals False, and is a value that the reader refuses
     options = {n: given[n] for n in names if given[n] is not None and given[n] is not False}
-    return hltm.load_tree(given["tree"], **options)
+    tree = hltm.load_tree(given["tree"], **options)
+    if read_format(given["tree"]) in ("Newick", "NEXUS") and not {"lengths", "states"} <= options.keys():
+        # a phylogeny read with the wrong convention looks like any other tree
+        said = f"{options.get('lengths', 'paralinear')}, {options.get('states', 2)} states"
+        print(f"branch lengths are read as {said} (--lengths, --states)", file=sys.stderr)
+    return tree
 
 
 def check_target(path: str) -> None:

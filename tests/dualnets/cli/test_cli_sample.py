@@ -39,7 +39,7 @@ def test_it_writes_what_the_library_draws(capsys, tmp_path):
     _, second = tree.views(draw, hltm.resample_leaves(0.2))
     assert data.views[1][:].equal(second.leaves)
     assert said.startswith("2,000 rows in 2 parquet files, ")
-    assert "states of a row: leaves 8, latents 7, view 1 8, view 2 8" in said
+    assert "states of a row: 8 leaves, 7 latents, 8 in view 1, 8 in view 2" in said
     assert all(len(line) <= 80 or str(out) in line for line in said.splitlines())
     assert "\x1b" not in said
 
