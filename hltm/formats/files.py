@@ -180,7 +180,11 @@ def writer_of(path: str | os.PathLike[str]) -> Callable[..., str]:
 
 
 def read_format(path: str | os.PathLike[str]) -> str:
-    """The name of the format that `load_tree` reads a file as, e.g. `Newick`; errors are those of `load_tree`."""
+    """The name of the format that `load_tree` reads a file as, e.g. `Newick`.
+
+    Raises:
+        OSError, ValueError: as `load_tree`.
+    """
     return _format_of(_text(local_path(path).read_bytes()), _suffix(path)).name
 
 

@@ -158,7 +158,7 @@ def maximal_correlation(tables: Tables, a: np.ndarray, b: np.ndarray) -> Tensor:
 
     The highest correlation of a function of one node's state with a function of the other's, the
     largest singular value of D_a^(-1/2) (J - p_a p_bᵀ) D_b^(-1/2), with J the joint, p the priors and
-    D = diag(p) (docs/theory.md, Equation 4.15). Of binary nodes it is the magnitude of their
+    D = diag(p) (docs/theory.md, Equation 4.16). Of binary nodes it is the magnitude of their
     correlation; of a node with itself 1, and of one that never varies 0.
 
     Example:

@@ -331,7 +331,9 @@ def _as_tensor(name: str, table: Table) -> Tensor:
     except (TypeError, ValueError, RuntimeError) as error:
         rows = table if isinstance(table, (list, tuple)) else []
         widths = sorted({len(row) for row in rows if isinstance(row, (list, tuple))})
-        ragged = f"its rows have {' and '.join(map(str, widths))} entries, expected one number of them"
+        ragged = (
+            f"its rows have {' and '.join(map(str, widths))} entries, expected one number of them"
+        )
         reason = ragged if len(widths) > 1 else error
         raise ValueError(f"table of node {name!r} is not an array of numbers: {reason}") from error
 

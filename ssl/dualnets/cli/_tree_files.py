@@ -66,7 +66,10 @@ def load(given: dict[str, Any]) -> LatentTree:
     # 0 equals False, and is a value that the reader refuses
     options = {n: given[n] for n in names if given[n] is not None and given[n] is not False}
     tree = hltm.load_tree(given["tree"], **options)
-    if read_format(given["tree"]) in ("Newick", "NEXUS") and not {"lengths", "states"} <= options.keys():
+    if (
+        read_format(given["tree"]) in ("Newick", "NEXUS")
+        and not {"lengths", "states"} <= options.keys()
+    ):
         # a phylogeny read with the wrong convention looks like any other tree
         said = f"{options.get('lengths', 'paralinear')}, {options.get('states', 2)} states"
         print(f"branch lengths are read as {said} (--lengths, --states)", file=sys.stderr)

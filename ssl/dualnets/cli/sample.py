@@ -103,7 +103,8 @@ def _parse(arguments: list[str]) -> tuple[dict[str, Any], Any]:
             Flag("start", "The first row.", kind=int, default=0),
             Flag("views", "Augmented draws of the leaves for each row.", kind=int, default=0),
             Flag("augment", "What a view draws again, e.g. keep-root or resample-leaves:0.2.", default=""),
-            Flag("nodes", "Latents to keep beside the leaves: all, leaves (none), or names: 0,1,2.", default="all"),
+            Flag("nodes", "Latents to keep beside the leaves: all, leaves (none), or names: 0,1,2.",
+                 default="all"),
         ),
         *grouped(
             "files",

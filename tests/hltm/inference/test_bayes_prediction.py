@@ -30,7 +30,7 @@ def seen(tree, node, leaves):
 def test_they_are_their_definitions(seed, leaves):
     tree = irregular_tree(seed, nodes=7, max_states=3, zeros=0.3 * (seed % 2))
     found = tree.bayes_prediction(range(7), leaves=leaves)
-    assert not found.cross_entropy_error.any() and not found.accuracy_error.any()
+    assert not torch.stack([found.cross_entropy_error, found.accuracy_error]).any()
     for v in range(7):
         pair = enumerated_pair(tree, v, seen(tree, v, leaves))
         given = pair.sum(0)[None].repeat(len(pair), 0)
@@ -57,11 +57,14 @@ def test_samples_agree_with_enumeration(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(masks, "MAX_EXACT", 1)
             found = trees.bayes_prediction(trees.latents, leaves=leaves, samples=4000, seed=1)
-        for value, error in (("cross_entropy", "cross_entropy_error"), ("accuracy", "accuracy_error")):
+        for value, error in (
+            ("cross_entropy", "cross_entropy_error"),
+            ("accuracy", "accuracy_error"),
+        ):
             spread = getattr(found, error)
             distance = (getattr(found, value) - getattr(exact, value)).abs() / spread
-            assert (spread > 0).all() and distance.max() < 4.5  # of 28 numbers, p below 2e-4
-            assert (distance < 0.1).sum() < 10  # and the error is not far too large
+            assert distance.max() < 4.5  # of 56 numbers, p below 4e-4
+            assert distance.mean() > 0.25  # and the error is not far too large
 
 
 def test_a_ceiling_of_1_is_no_perfect_decoder():

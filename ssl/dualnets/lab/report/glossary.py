@@ -33,7 +33,8 @@ TERMS = {  # the first sentence is short, and says it alone
     "interval": "The 95% interval, in brackets or as ± half of its width. It comes from a procedure that "
     "covers the true value in 95% of repetitions with other trees or networks.",
     "latent": "A hidden node of the tree that generates the data. Its leaves alone are seen.",
-    "level": "Levels are counted from the leaves, which are level 0, up to the root.",
+    "level": "Levels are counted from the leaves, which are level 0, up to the root. A node's level is its "
+    "height above its deepest leaf, so where leaves differ in depth some hang from a high node.",
     "n": "The number of independent values behind a number. They are trees, each with a network of its own, "
     "or networks on pictures.",
     "null": "The 95% quantile of what meaningless units score. A score that is no better is no evidence.",
