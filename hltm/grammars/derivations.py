@@ -73,7 +73,7 @@ def _in_one_line(found: Sentences) -> str:
     return f"Sentences({count} strings of at most {longest} tokens, symbols {few})"
 
 
-Sentences.__repr__ = _in_one_line  # type: ignore[method-assign]
+Sentences.__repr__ = _in_one_line  # type: ignore[method-assign, assignment]
 
 
 def draw_sentences(
