@@ -763,9 +763,11 @@ class LatentTree:
         `hltm.load_tree` reads a file.
 
         Args:
-            lengths: `expected-changes` per site, as phylogenies have them, or `paralinear`.
+            lengths: `expected-changes` per site, as phylogenies have them, or `paralinear`. The text does not
+                say which: without it a phylogeny is read as another tree.
             rate: lengths are multiplied by it.
-            states: of every node: 2 is the Cavender-Farris-Neyman model, 4 Jukes-Cantor.
+            states: of every node, 2 unless the text says it: 2 is the Cavender-Farris-Neyman model, 4
+                Jukes-Cantor.
             negative: refuse negative lengths, or take them as zero.
             keep_underscores: whether underscores in names are not read as blanks.
         """

@@ -179,13 +179,16 @@ def writer_of(path: str | os.PathLike[str]) -> Callable[..., str]:
     return write
 
 
-def read_format(path: str | os.PathLike[str]) -> str:
-    """The name of the format that `load_tree` reads a file as, e.g. `Newick`.
+def lengths_are_read(path: str | os.PathLike[str]) -> bool:
+    """Whether `load_tree` makes tables of a file's branch lengths, whose convention the file does not say.
+
+    So it is for Newick and NEXUS, but for what `save` wrote, where branches have their polarities.
 
     Raises:
         OSError, ValueError: as `load_tree`.
     """
-    return _format_of(_text(local_path(path).read_bytes()), _suffix(path)).name
+    text = _text(local_path(path).read_bytes())
+    return _format_of(text, _suffix(path)).read is from_newick and "polarity=" not in text
 
 
 def _suffix(path: str | os.PathLike[str]) -> str:

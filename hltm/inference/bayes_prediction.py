@@ -20,9 +20,11 @@ from torch import Tensor
 
 from hltm._integers import as_integer
 from hltm._results import by_content
-from hltm.inference.ceiling import Leaves
-from hltm.inference.masks import possible_leaves, seen_states
+from hltm.inference.ceiling import MAX_EXACT, Leaves
+from hltm.inference.masks import joint_count, possible_leaves, seen_states
 from hltm.inference.posterior import posterior
+from hltm.model.moments import marginals
+from hltm.model.nodes import NodeNumber
 from hltm.model.tables import Tables
 from hltm.sampling.philox import Stream, check_seed
 from hltm.sampling.sample import sample
@@ -73,23 +75,26 @@ def bayes_prediction(
         raise ValueError(f"leaves must be 'own' or 'all', got {leaves!r}")
     if as_integer("samples", samples) < 2:
         raise ValueError(f"a prediction needs at least 2 samples, got {samples}")
+    seed = check_seed(seed)
     value, error = np.zeros((2, 2, len(members), len(nodes)))  # of cross-entropy and accuracy
     with torch.no_grad():
         for s, member in enumerate(members):
             one = tables.take([s])
-            rest = np.ones(len(nodes), dtype=bool)
-            possible = possible_leaves(one)
-            for at, seen in _groups(one, nodes, leaves):
-                every = seen_states(one, seen, possible)
+            rest = nodes < tables.topology.leaves.start  # a leaf sees itself
+            value[1, s, ~rest] = 1
+            for at, tree, within in _parts(one, nodes, np.flatnonzero(rest), leaves):
+                every = seen_states(
+                    tree, np.arange(len(tree.topology.leaves)), possible_leaves(tree)
+                )
                 if every is None:
                     continue
-                for part in every.split(_chunk(one, len(at))):
-                    found, probability = _scores(one, part.T[None], nodes[at], own=False)
+                for part in every.split(_chunk(tree, len(at))):
+                    found, probability = _scores(tree, part.T[None], within, own=False)
                     value[:, s, at] += found @ probability
                 rest[at] = False
             if rest.any():
                 draw = sample(
-                    one, [member], samples, seed=check_seed(seed), stream=Stream.CEILING,
+                    one, [member], samples, seed=seed, stream=Stream.CEILING,
                     first=one.topology.leaves.start,
                 )  # fmt: skip
                 parts = draw.states_SVB.to(torch.int64).split(_chunk(one, int(rest.sum())), dim=-1)
@@ -101,17 +106,26 @@ def bayes_prediction(
     return BayesPrediction(*map(torch.from_numpy, (*value, *error)))
 
 
-def _groups(
-    tables: Tables, nodes: np.ndarray, leaves: Leaves
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Places in `nodes` and, of each group of them, the places of the leaves that these nodes see."""
-    topology = tables.topology
+def _parts(
+    tables: Tables, nodes: np.ndarray, latent: np.ndarray, leaves: Leaves
+) -> Iterator[tuple[np.ndarray, Tables, np.ndarray]]:
+    """Trees all of whose leaves are seen by some latents: the latents' places in `nodes`, the tables of
+    the tree, and the numbers that the latents have in it.
+
+    Subtrees without a probability of 0 whose leaves have more than MAX_EXACT joint states are left out.
+    """
     if leaves == "all":
-        yield np.arange(len(nodes)), np.arange(len(topology.leaves))
+        if len(latent):
+            yield latent, tables, nodes[latent]
         return
-    for i, v in enumerate(nodes.tolist()):
-        below = topology.descendants(v) - topology.leaves.start
-        yield np.array([i]), below[below >= 0]
+    prior, zeros = marginals(tables), bool((tables.flat == 0).any())
+    for i in latent.tolist():
+        topology, kept = tables.topology.subtree(NodeNumber(nodes[i]))
+        cardinality = tables.cardinality[kept]
+        if zeros or joint_count(cardinality[topology.leaves.start :]) <= MAX_EXACT:
+            below = [tables.of(v).flatten(1) for v in kept[1:].tolist()]
+            flat = torch.cat([prior[nodes[i]], *below], dim=1)
+            yield np.array([i]), Tables(topology, cardinality, flat), np.zeros(1, dtype=np.int64)
 
 
 def _scores(

@@ -58,7 +58,7 @@ def load(given: dict[str, Any]) -> LatentTree:
         ValueError: it holds no tree, or an option has no effect on its format.
     """
     import hltm
-    from hltm.formats.files import read_format
+    from hltm.formats.files import lengths_are_read
 
     if not given["tree"]:
         raise ValueError("--tree needs a value")
@@ -66,12 +66,10 @@ def load(given: dict[str, Any]) -> LatentTree:
     # 0 equals False, and is a value that the reader refuses
     options = {n: given[n] for n in names if given[n] is not None and given[n] is not False}
     tree = hltm.load_tree(given["tree"], **options)
-    if (
-        read_format(given["tree"]) in ("Newick", "NEXUS")
-        and not {"lengths", "states"} <= options.keys()
-    ):
-        # a phylogeny read with the wrong convention looks like any other tree
-        said = f"{options.get('lengths', 'paralinear')}, {options.get('states', 2)} states"
+    if not {"lengths", "states"} <= options.keys() and lengths_are_read(given["tree"]):
+        # a phylogeny that is read by another convention looks like any tree
+        states = int(tree.tables.cardinality[0])
+        said = f"{options.get('lengths', 'paralinear')}, {states} states"
         print(f"branch lengths are read as {said} (--lengths, --states)", file=sys.stderr)
     return tree
 
