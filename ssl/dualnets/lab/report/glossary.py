@@ -12,9 +12,9 @@ TERMS = {  # the first sentence is short, and says it alone
     "below null": "Latents, or units, that score no better than the null.",
     "candidates": "The units among which a latent's best is looked for. In a tree network they are its own "
     "block, in a dense one the whole layer.",
-    "ceiling": "The best score that any function of the leaves reaches. Of a latent with more than two states it "
-    "is the best correlation with any function of the state, so 1 need not mean that it can be decoded. Pictures have none that is known; "
-    "there an accuracy of 1 takes its place.",
+    "ceiling": "The best score that any function of the leaves reaches. Of a latent with more than two "
+    "states it is the best correlation with any function of the state, so 1 need not mean that the state can "
+    "be decoded. Pictures have none that is known; there an accuracy of 1 takes its place.",
     "collapsed": "Embeddings that hardly differ between inputs: a spread near 0.",
     "control": "The same with nothing to be learned, e.g. views that share nothing. What also grows there "
     "is no effect.",
