@@ -1,6 +1,6 @@
 """Messages between the nodes of a tree in torch: any device, any tables, differentiable.
 
-Belief propagation (Pearl 1982; docs/theory.md, Section 4). Write T_v = P(v | parent). With λ_v(z) =
+Belief propagation (Pearl 1982; docs/theory.md, Equations 4.11 to 4.13). Write T_v = P(v | parent). With λ_v(z) =
 P(leaves below v | v = z), which is 1 at the observed state of a leaf and 0 at others (1 everywhere if
 the leaf is missing), one sweep up and one down give every posterior:
 
