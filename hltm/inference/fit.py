@@ -99,7 +99,7 @@ def fit(
         pseudo_count: α, added to the expected count of every entry that is not fixed.
         tolerance: a model has converged when an iteration gains at most this share of the objective: by
             default .03 nats where 10,000 rows have 3 nats each, which no data tell apart. EM gains ever less
-            and may take a hundred times as many iterations for the rest; ask for less, such as 1e-9, where
+            and may take dozens of times as many iterations for the rest; ask for less, such as 1e-9, where
             the tables themselves are wanted to many digits.
         iterations: how many at most.
         seed: None starts from `tables`; otherwise every row of every table that is not fixed starts
