@@ -12,8 +12,9 @@ TERMS = {  # the first sentence is short, and says it alone
     "below null": "Latents, or units, that score no better than the null.",
     "candidates": "The units among which a latent's best is looked for. In a tree network they are its own "
     "block, in a dense one the whole layer.",
-    "ceiling": "The best score that any function of the leaves reaches. Pictures have none that is known; "
-    "there an accuracy of 1 takes its place.",
+    "ceiling": "The best score that any function of the leaves reaches. Of a latent with more than two "
+    "states it is the best correlation with any function of the state, so 1 need not mean that the state can "
+    "be decoded. Pictures have none that is known; there an accuracy of 1 takes its place.",
     "collapsed": "Embeddings that hardly differ between inputs: a spread near 0.",
     "control": "The same with nothing to be learned, e.g. views that share nothing. What also grows there "
     "is no effect.",
@@ -36,7 +37,8 @@ TERMS = {  # the first sentence is short, and says it alone
     "linear cka": "How alike activations and exact posteriors are. It is HSIC(x, y) / sqrt(HSIC(x, x) "
     "HSIC(y, y)) of linear kernels: 1 where they are the same up to a rotation and one scale, and 0 on "
     "average where they are independent.",
-    "level": "Levels are counted from the leaves, which are level 0, up to the root.",
+    "level": "Levels are counted from the leaves, which are level 0, up to the root. A node's level is its "
+    "height above its deepest leaf, so where leaves differ in depth some hang from a high node.",
     "n": "The number of independent values behind a number. They are trees, each with a network of its own, "
     "or networks on pictures.",
     "matched": "The score where each unit stands for one latent at most. The assignment is the one with the "
