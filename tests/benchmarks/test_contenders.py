@@ -44,6 +44,7 @@ def test_all_contenders_of_all_methods_train_as_ours(optimizer):
         assert disagreement(names, method, optimizer) < 1e-5
 
 
+@pytest.mark.slow
 def test_products_of_a_step_are_counted():
     from contenders.rates import operations
     from contenders.task import BATCH, Task

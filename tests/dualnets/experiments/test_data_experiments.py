@@ -140,7 +140,8 @@ FEW = {  # at least two variants of each, both kinds where there are two
 }
 
 
-SWEEPS = ("branching", "depth_and_width")  # made as `polarity` is
+# made as `polarity` is
+SWEEPS = ("branching", "cardinality", "depth_and_width", "hierarchy")
 
 
 @pytest.fixture(

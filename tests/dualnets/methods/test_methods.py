@@ -38,7 +38,8 @@ CASES = [
         name,
         label,
         id=f"{name}:{label}",
-        marks=[pytest.mark.slow] * (place > 0 and label in getattr(plain, "NETWORKS", ())),
+        marks=[pytest.mark.slow]
+        * (place > 1 or (place > 0 and label in getattr(plain, "NETWORKS", ()))),
     )
     for name, plain in PLAIN.items()
     for place, label in enumerate(plain.CASES)
