@@ -13,7 +13,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpecFromSubplotSpec
 
-from dualnets.experiments.emergence._emergence import by_level, groups
+from dualnets.experiments.emergence._emergence import by_level, diverged, groups
 from dualnets.lab.ratios import gap_closed
 from dualnets.lab.report.intervals import band, bars
 from dualnets.lab.report.style import AFTER, BEFORE, CEILING, WIDTH, level_colours
@@ -99,6 +99,8 @@ def _over_training(axes: Axes, rows: pd.DataFrame, colours: dict[int, Any], titl
     axes.axhline(null, **DASHED)
     axes.annotate("null", (0.01, null), xycoords=ACROSS, va="bottom", **NOTE)
     over_updates(axes, steps[-1])
+    lost, trees = diverged(rows[rows["step"] == steps[-1]])
+    title += f"\n{lost} of {trees} trees diverged" * bool(lost)
     axes.set(ylim=(0, 1.0), xlabel="updates", title=title)
 
 
@@ -176,7 +178,8 @@ def _one_tree(block: Any, place: Any, rows: pd.DataFrame, letter: str) -> None:
     scored = rows[rows["metric"] == PRE]
     ends = last_step(scored)
     gain = (ends["value"] - ends["initial"]).groupby(ends["member"]).mean().sort_values()
-    member = int(gain.index[len(gain) // 2])
+    finite = gain.dropna() if gain.notna().any() else gain
+    member = int(finite.index[len(finite) // 2])
     one = scored[scored["member"] == member]
     first = one.iloc[0]
     topology = Topology.balanced(int(first["depth"]), int(first["branching"]))
