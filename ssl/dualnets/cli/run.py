@@ -101,7 +101,8 @@ def _parse(experiment: Experiment, arguments: list[str]) -> tuple[dict[str, Any]
             given = {}
         changes = {option.name: given[option.name] for option in settings if given.get(option.name)}
         shown = settable_fields(experiment, changes)
-        scale = given.get("scale") if given.get("scale") in experiment.grids else "default"
+        scale = str(given.get("scale"))
+        scale = scale if scale in experiment.grids else "default"
         settings = [own for own in _settings(experiment, shown, scale) if own.name in shown]
         named = variants(experiment, scale)
         if not named:
@@ -164,9 +165,7 @@ def _options(experiment: Experiment) -> list[Flag]:
     )  # fmt: skip
 
 
-def _settings(
-    experiment: Experiment, shown: Sequence[str], scale: str = "default"
-) -> list[Flag]:
+def _settings(experiment: Experiment, shown: Sequence[str], scale: str = "default") -> list[Flag]:
     """Every setting as an option that takes several values; `shown`: those that the help explains."""
     needed = conditions(experiment.Settings)
     found = []

@@ -7,11 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from judging import judge
+from matplotlib.figure import Figure
 from tiny_runs import drawn_once
 
 import dualnets
 from dualnets import experiments
 from dualnets.experiments.emergence import _emergence as emergence
+from dualnets.experiments.emergence._emergence_figure import _over_training
 from dualnets.lab.stats import pooled
 
 LEVELS = (1, 2, 3)
@@ -101,13 +103,15 @@ def test_trees_that_diverged_are_counted_and_left_out():
     found, of_kept = emergence.summary_table(table), emergence.summary_table(kept)
     assert found["diverged"].tolist() == ["0/16"] * 3 + ["10/16"] * 6
     columns = ["initial", "final", "ceiling", "gap closed", "n"]
-    assert found[columns][3:].equals(of_kept[columns][3:])
+    pd.testing.assert_frame_equal(found[columns][3:], of_kept[columns][3:])
     experiment = experiments.load("emergence")
     reason = judge(experiment, table).reason
     assert reason.endswith("10 of 16 trees with 5 units diverged")
     assert experiment.headline(table[table["units"] == 5]).endswith(", 20 of 32 diverged")
-    titles = [axes.get_title(loc="left") for axes in experiment.plot(table).axes]
-    assert "a  tree network, 5 units\n10 of 16 trees diverged" in titles
+    widest = emergence.by_level(table[table["units"] == 5], step=None)
+    axes = Figure().subplots()
+    _over_training(axes, widest, dict.fromkeys(LEVELS, "black"), "a  widest")
+    assert "a  widest\n20 of 32 trees diverged" in {axes.get_title(), axes.get_title(loc="left")}
     table.loc[(table["step"] == 10) & (table["metric"] == "correlation"), "value"] = np.nan
     assert set(emergence.summary_table(table)["gap closed"]) == {"–"}
     assert experiment.headline(table[table["units"] == 2]) == "16 of 16 diverged"
@@ -164,7 +168,9 @@ def run(tmp_path_factory):
 
 def test_latents_emerge_in_a_small_run(run):
     # that the control closes none of the narrow gap at level 2 needs more trees
-    assert "latents emerge at level 3 only (level 2: the control may close" in run.verdicts[0].reason
+    assert (
+        "latents emerge at level 3 only (level 2: the control may close" in run.verdicts[0].reason
+    )
     assert run.verdicts[0].effect_value > 0.4
     last = emergence.by_level(run.table)
     root = last[(last["level"] == 3) & (last["units"] == 5)]

@@ -241,7 +241,9 @@ def _obstacles(details: Sequence[Mapping[str, Any]]) -> str:
         if np.isnan(low):
             missing.append("the gap closed has no interval")
         elif low <= NEGLIGIBLE:
-            missing.append(f"training may close as little as {low:.2f} of the gap, bound {NEGLIGIBLE}")
+            missing.append(
+                f"training may close as little as {low:.2f} of the gap, bound {NEGLIGIBLE}"
+            )
         if control >= NEGLIGIBLE:
             missing.append(f"the control may close up to {control:.2f} of it, bound {NEGLIGIBLE}")
         elif np.isnan(control):
@@ -249,7 +251,10 @@ def _obstacles(details: Sequence[Mapping[str, Any]]) -> str:
         if p >= SIGNIFICANCE:
             missing.append(f"not above the null (p = {p:.2g}, bound {SIGNIFICANCE})")
         keys = list(entry)[: list(entry).index("emerges")]
-        own = [f"level {entry['level']}", *(f"{name} {entry[name]}" for name in keys if name not in apart)]
+        own = [
+            f"level {entry['level']}",
+            *(f"{name} {entry[name]}" for name in keys if name not in apart),
+        ]
         texts.append(": ".join([", ".join(own), ", ".join(missing)]))
     more = [f"and {len(texts) - 3} more"] * (len(texts) > 3)
     return f" ({'; '.join([*texts[:3], *more])})" if texts else ""
