@@ -1,11 +1,28 @@
 """Docstrings are plain text with `code`: characters that reStructuredText reads otherwise are escaped.
 
-An indented block behind a colon and an empty line is code.
+An indented block behind a colon and an empty line is code. Sections and equations of the theory page are links.
 """
 
 import re
+from functools import cache
 
+from claim_pages import sections
+
+THEORY = re.compile(r"docs/theory\.md(?:, ((?:Sections?|Equations?) (\d)(?:\.\d+)?))?")
 OUTSIDE = re.compile(r"(`+[^`]*`+|\*\*\w[^*`]*\*\*)|([|*]|(?<=\w)_(?!\w))")
+
+
+anchors = cache(sections)
+
+
+def linked(line):
+    """A line in which the theory page, which lies above the pages with docstrings, is a link."""
+
+    def link(found):
+        words = f"{found[1]} of the theory" if found[1] else "the theory"
+        return f"`{words} <../theory.html{f'#{anchors()[found[2]]}' if found[2] else ''}>`__"
+
+    return THEORY.sub(link, line)
 
 
 def escaped(line):
@@ -31,7 +48,7 @@ def process(app, what, name, object_, options, lines):
             and not lines[at + 1].strip()
             and indent(after) > indent(line)
         ):
-            lines[at] = escaped(line.rstrip()) + ":"
+            lines[at] = linked(escaped(line.rstrip())) + ":"
             block = indent(line)
             continue
         if line.lstrip().startswith(">>>"):
@@ -39,7 +56,7 @@ def process(app, what, name, object_, options, lines):
         elif not line.strip():
             example = False  # the output of an example ends with a blank line
         if not example:
-            lines[at] = escaped(line)
+            lines[at] = linked(escaped(line))
 
 
 def setup(app):
