@@ -141,11 +141,15 @@ def test_the_cells_of_a_page_run(page, tmp_path):
 def test_docstrings_link_to_the_theory():
     lines = [
         "As in docs/theory.md, Equation 3.6, or",
-        "Section 4 of docs/theory.md.",
+        "of docs/theory.md. Equations 3.3 and 3.6 of docs/theory.md.",
         ">>> 'docs/theory.md'",
     ]
     docstrings.process(None, "function", "f", None, None, lines)
     assert lines[0] == (
         "As in `Equation 3.6 of the theory <../theory.html#3-contrastive-losses-theorems-2-to-4>`__, or"
     )
-    assert lines[1:] == ["Section 4 of `the theory <../theory.html>`__.", ">>> 'docs/theory.md'"]
+    assert lines[1:] == [
+        "of `the theory <../theory.html>`__. `Equations 3.3 and 3.6 of the theory "
+        "<../theory.html#3-contrastive-losses-theorems-2-to-4>`__.",
+        ">>> 'docs/theory.md'",
+    ]

@@ -1,6 +1,6 @@
 """Docstrings are plain text with `code`: characters that reStructuredText reads otherwise are escaped.
 
-An indented block behind a colon and an empty line is code. Sections and equations of the theory page are links.
+An indented block behind a colon and an empty line is code. Mentions of the theory page are links.
 """
 
 import re
@@ -8,7 +8,10 @@ from functools import cache
 
 from claim_pages import sections
 
-THEORY = re.compile(r"docs/theory\.md(?:, ((?:Sections?|Equations?) (\d)(?:\.\d+)?))?")
+PLACE = r"(?:Sections?|Equations?) (\d)(?:\.\d+)?"
+THEORY = re.compile(
+    rf"docs/theory\.md(?:, ({PLACE}))?|({PLACE}(?:(?:,| and|, and| to) \d(?:\.\d+)?)*) of docs/theory\.md"
+)
 OUTSIDE = re.compile(r"(`+[^`]*`+|\*\*\w[^*`]*\*\*)|([|*]|(?<=\w)_(?!\w))")
 
 
@@ -19,8 +22,10 @@ def linked(line):
     """A line in which the theory page, which lies above the pages with docstrings, is a link."""
 
     def link(found):
-        words = f"{found[1]} of the theory" if found[1] else "the theory"
-        return f"`{words} <../theory.html{f'#{anchors()[found[2]]}' if found[2] else ''}>`__"
+        place, number = (found[1], found[2]) if found[1] else (found[3], found[4])
+        if place is None:
+            return "`the theory <../theory.html>`__"
+        return f"`{place} of the theory <../theory.html#{anchors()[number]}>`__"
 
     return THEORY.sub(link, line)
 

@@ -66,7 +66,8 @@ WHOLE = {"p", "n", "level", "levels", "rank", "before", "initial", "open", "hold
          "lost", "latent", "latents", "embedding", "root"}  # fmt: skip
 # in sentences these are everyday words
 NOT_IN_PROSE = {"p", "n", "level", "levels", "before", "initial", "open", "holds", "fails", "control",
-                "candidates", "flat", "lost", "latent", "latents", "rank", "root", "emerge", "emerges"}  # fmt: skip
+                "candidates", "flat", "lost", "latent", "latents", "rank", "root", "emerge",
+                "emerges"}  # fmt: skip
 _SPELLINGS = {**{term: term for term in TERMS}, **SPELLED}
 
 
