@@ -177,10 +177,10 @@ def lost_members(table: pd.DataFrame) -> set[int]:
     """
     if not {"metric", "step", "value", "member", "cell"} <= set(table):
         return set()
-    ends = last_step(pooled(table).assign(variant=_variants(table).to_numpy()))
+    ends = last_step(pooled(table))
     ends = ends[ends["metric"].isin((*SCORES, SPREAD)) & (ends["node"] != "output")]
     bad = ~np.isfinite(ends["value"]) | ((ends["metric"] == SPREAD) & (ends["value"] < LOST))
-    of_tree = ends.assign(bad=bad).groupby(["variant", "member"])["bad"].any()
+    of_tree = bad.groupby([_variants(table)[ends.index], ends["member"]]).any()
     few = of_tree.groupby(level=0).transform("mean") < FEW
     return {int(member) for _, member in of_tree.index[of_tree & few]}
 
