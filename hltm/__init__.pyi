@@ -37,6 +37,7 @@ from hltm.grammars.derivations import Constituent as Constituent
 from hltm.grammars.derivations import Sentences as Sentences
 from hltm.grammars.pcfg import PCFG as PCFG
 from hltm.inference.bayes_loss import BayesLoss as BayesLoss
+from hltm.inference.bayes_prediction import BayesPrediction as BayesPrediction
 from hltm.inference.ceiling import Ceiling as Ceiling
 from hltm.inference.change import ChangeCorrelation as ChangeCorrelation
 from hltm.inference.fit import Fit as Fit

@@ -21,6 +21,8 @@ from typing import Any
 from numba.core.codegen import JITCodeLibrary, JITCPUCodegen, JitEngine
 from numba.core.compiler import Compiler
 
+from hltm._shortcuts import shortcuts
+
 NEEDED = {
     JITCPUCodegen: ("_library_class", "set_env"),
     JitEngine: ("is_symbol_defined",),
@@ -105,7 +107,7 @@ class Pipeline(Compiler):
         codegen = self.state.targetctx.codegen()
         if not _fits(codegen):
             return super().compile_extra(function)
-        with _libraries(codegen), _no_collection():
+        with shortcuts(), _libraries(codegen), _no_collection():
             return super().compile_extra(function)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hltm._names import PLAIN, brief
-from hltm.model.moments import edge_correlation, pair_joint
+from hltm.model.moments import edge_correlation, maximal_correlation
 from hltm.model.nodes import Node
 from hltm.model.topology import Topology
 from hltm.tree import LatentTree
@@ -113,19 +113,13 @@ def positions(topology: Topology) -> np.ndarray:
 def strengths(tree: LatentTree) -> np.ndarray:
     """`(V,)` the correlation of every node with its parent; their maximal correlation, which has no sign,
     if some node has more than two states.
-
-    The maximal correlation of two nodes with joint J is the second singular value of
-    J[i, j] / sqrt(P(i) P(j)).
     """
     if tree.tables.binary:
         return edge_correlation(tree.tables)[0].detach().numpy()
     found = np.ones(len(tree.topology))
     for v in range(1, len(found)):
         ends = np.array([tree.topology.parent[v]]), np.array([v])
-        joint = pair_joint(tree.tables, *ends)[0, 0, 0].detach().numpy()
-        scale = np.sqrt(np.outer(joint.sum(1), joint.sum(0)))
-        whitened = np.divide(joint, scale, out=np.zeros_like(joint), where=scale > 0)
-        found[v] = min(np.linalg.svd(whitened, compute_uv=False)[1], 1)
+        found[v] = float(maximal_correlation(tree.tables, *ends)[0, 0, 0].detach())
     return found
 
 

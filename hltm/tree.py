@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from hltm.inference.bayes_loss import BayesLoss, Order, bayes_loss
+from hltm.inference.bayes_prediction import BayesPrediction, bayes_prediction
 from hltm.inference.ceiling import SAMPLES, Ceiling, Leaves, ceiling
 from hltm.inference.change import ChangeCorrelation, change_correlation
 from hltm.inference.denoise import corrupt, denoise, sample_back
@@ -433,7 +434,7 @@ class LatentTree:
         weights: Tensor | None = None,
         fixed: Nodes = (),
         pseudo_count: float = 0.0,
-        tolerance: float = 1e-8,
+        tolerance: float = 1e-6,
         iterations: int = 2000,
         seed: int | None = None,
         restarts: int = 1,
@@ -502,6 +503,29 @@ class LatentTree:
         at = self.topology.nodes(nodes)
         found = ceiling(self.tables, self.members, at, leaves=leaves, seed=seed, samples=samples)
         return Ceiling(*map(self._public, found))
+
+    def bayes_prediction(
+        self, nodes: Nodes, *, leaves: Leaves = "all", seed: int = 0, samples: int = SAMPLES
+    ) -> BayesPrediction:
+        """The least cross-entropy, in nats, and the highest accuracy of any predictor of nodes' states.
+
+        H(node | leaves) and the accuracy of the likeliest state, given all leaves or each node's own, with
+        standard errors, each `(..., V)`: exact where the leaves have at most 2^16 joint states, otherwise
+        from `samples` draws; see `hltm.inference.bayes_prediction`. What leaves are predicted to be given
+        others is `bayes_loss`.
+
+        Example:
+            >>> import hltm
+            >>> tree = hltm.symmetric_binary(depth=1, polarity=0.8, signs="positive", seed=0)
+            >>> best = tree.bayes_prediction(tree.root)  # both leaves agree with P = .82; then .81 / .82
+            >>> best.cross_entropy, best.accuracy  # .82 H(.81 / .82) + .18 ln 2, and .81 + .18 / 2
+            (tensor([0.1788], dtype=torch.float64), tensor([0.9000], dtype=torch.float64))
+        """
+        at = self.topology.nodes(nodes)
+        found = bayes_prediction(
+            self.tables, self.members, at, leaves=leaves, seed=seed, samples=samples
+        )
+        return BayesPrediction(*map(self._public, found))
 
     def bayes_loss(
         self,
@@ -623,6 +647,7 @@ class LatentTree:
     def correlation(self, a: Nodes, b: Nodes) -> Tensor:
         """`(..., A, B)` float64 correlations between nodes of a binary tree, in closed form.
 
+        `maximal_correlation`, `covariance` and `mutual_information` take any number of states.
         In this and the next methods the axis of a node that is given singly is dropped.
         """
         return self._closed_form(moments.correlation, a, b)
@@ -633,6 +658,13 @@ class LatentTree:
         For any number of states; those that a node does not have get 0.
         """
         return self._closed_form(moments.covariance, a, b)
+
+    def maximal_correlation(self, a: Nodes, b: Nodes) -> Tensor:
+        """`(..., A, B)` float64 highest correlations of any functions of two nodes' states, in closed form.
+
+        For any number of states, and without a sign: see `hltm.model.moments.maximal_correlation`.
+        """
+        return self._closed_form(moments.maximal_correlation, a, b)
 
     def mutual_information(self, a: Nodes, b: Nodes) -> Tensor:
         """`(..., A, B)` float64 mutual information of nodes in nats; of a node with itself, its entropy."""
@@ -736,9 +768,11 @@ class LatentTree:
         `hltm.load_tree` reads a file.
 
         Args:
-            lengths: `expected-changes` per site, as phylogenies have them, or `paralinear`.
+            lengths: `expected-changes` per site, as phylogenies have them, or `paralinear`. The text does not
+                say which: without it a phylogeny is read as another tree.
             rate: lengths are multiplied by it.
-            states: of every node: 2 is the Cavender-Farris-Neyman model, 4 Jukes-Cantor.
+            states: of every node, 2 unless the text says it: 2 is the Cavender-Farris-Neyman model, 4
+                Jukes-Cantor.
             negative: refuse negative lengths, or take them as zero.
             keep_underscores: whether underscores in names are not read as blanks.
         """

@@ -17,6 +17,7 @@ sys.path.insert(0, str(DOCS / "_ext"))
 import benchmark_pages  # noqa: E402
 import claim_pages  # noqa: E402
 import docstrings  # noqa: E402
+import interface  # noqa: E402
 from run_page import cells  # noqa: E402
 
 # these are written by the build, or longer because they are references
@@ -95,6 +96,21 @@ def test_code_in_python_is_executed():
             assert text.startswith("---\nfile_format: mystnb\n"), page.name
             for at, code in enumerate(cells(text), start=1):
                 compile(code, f"{page.name}, cell {at}", "exec")
+
+
+def test_names_in_docstrings_of_the_site_are_on_the_site():
+    """A name that is missing becomes an entry of docs/reference/, or the docstring does without it."""
+    names = [name for _, name, _ in interface.directives()]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+    shown = interface.shown()
+    of_probe = {name for name in shown if name.startswith("hltm.probe.")}
+    dead = [found for found in interface.dead_names(shown) if found[0] not in of_probe]
+    assert dead == []
+    # the check finds a name that is missing, and takes those that are there
+    text = "`hltm.nothing.here`, `hltm.model.nodes`, `hltm.load()`, `hltm.data.export.read.load`"
+    assert [*interface.dead_names({"hltm.load": text})] == [
+        ("hltm.load", "hltm.nothing.here"), ("hltm.load", "hltm.model.nodes"),
+    ]  # fmt: skip
 
 
 def test_claims_have_pages_with_their_rules():

@@ -18,9 +18,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # fmt: off
 ROOMS = {
     "hltm": [
-        "_lazy", "_linking", "_compile", "_separate", "_devices", "_paths", "_memory", "_names",
-        "_integers", "_results", "_executors", "model", "sampling", "inference", "tree", "families",
-        "grammars", "formats", "data", "plot", "display", "probe",
+        "_lazy", "_shortcuts", "_linking", "_compile", "_separate", "_devices", "_paths", "_memory",
+        "_names", "_integers", "_results", "_executors", "_figures", "model", "sampling", "inference", "tree",
+        "families", "grammars", "formats", "data", "plot", "display", "probe",
     ],
     "dualnets": [
         "_lazy", "_instructions", "_vectors", "_precision", "_checks", "_options", "_files",
@@ -121,6 +121,7 @@ def test_every_public_name_of_a_stub_is_there(package):
         assert getattr(module, name) is not None
 
 
+@pytest.mark.slow
 def test_threads_may_ask_for_public_names_at_once():
     code = """
 import threading, hltm, dualnets

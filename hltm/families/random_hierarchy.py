@@ -159,10 +159,16 @@ def symbols(draw: Draw, *, m: int, level: int | None = None) -> Tensor:
         `(B, V)` or `(S, B, V)`, of the states' dtype: state // m of latents, the state of leaves.
 
     Raises:
-        ValueError: m below 1, no such level, or nodes that the draw did not keep.
+        TypeError: no draw.
+        ValueError: m below 1, no such level, or nodes that the draw did not keep. Another m than that of
+            the tree cannot be recognised.
     """
     if m < 1:
         raise ValueError(f"m must be at least 1, got {m}")
+    if not hasattr(draw, "level"):
+        raise TypeError(
+            f"expected a draw, got {type(draw).__name__}; of an exported folder give data.draw(slice(0, 100))"
+        )
     states = draw.states if level is None else draw.level(level)
     if level == 0 or m == 1:
         return states

@@ -5,7 +5,7 @@ polarity is its second eigenvalue ρ = stay - change, for K = 2 the correlation 
 
     stay = (1 + (K - 1) ρ) / K,   change = (1 - ρ) / K,   -1 / (K - 1) <= ρ <= 1
 
-A branch of length t, whose states evolve at a rate r, has ρ = exp(-x) with
+A branch of length t, whose states evolve at a rate r, has ρ = exp(-x), and x depends on the convention:
 
     expected-changes    x = K r t / (K - 1), so r t is the expected number of changes per site: the
                         model of Cavender, Farris and Neyman for K = 2, P(change) = (1 - exp(-2 r t)) / 2,

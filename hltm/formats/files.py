@@ -179,6 +179,18 @@ def writer_of(path: str | os.PathLike[str]) -> Callable[..., str]:
     return write
 
 
+def lengths_are_read(path: str | os.PathLike[str]) -> bool:
+    """Whether `load_tree` makes tables of a file's branch lengths, whose convention the file does not say.
+
+    So it is for Newick and NEXUS, but for what `save` wrote, where branches have their polarities.
+
+    Raises:
+        OSError, ValueError: as `load_tree`.
+    """
+    text = _text(local_path(path).read_bytes())
+    return _format_of(text, _suffix(path)).read is from_newick and "polarity=" not in text
+
+
 def _suffix(path: str | os.PathLike[str]) -> str:
     """The suffix of a path in lower case, that before .gz where it is compressed."""
     path = Path(path)

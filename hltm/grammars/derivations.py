@@ -67,6 +67,15 @@ class Sentences(NamedTuple):
         return found
 
 
+def _in_one_line(found: Sentences) -> str:
+    count, longest = found.tokens.shape
+    few = ", ".join(map(repr, found.symbols[:3])) + ", …" * (len(found.symbols) > 3)
+    return f"Sentences({count} strings of at most {longest} tokens, symbols {few})"
+
+
+Sentences.__repr__ = _in_one_line  # type: ignore[method-assign, assignment]
+
+
 def draw_sentences(
     rules: Rules,
     numbers: Mapping[str, int],

@@ -3,9 +3,9 @@
 With π the posterior of a node given the leaves, `(K,)`, and D = diag(prior), let d = D^-1/2 (π - prior).
 The squared ceiling is the largest eigenvalue of E[d d^T], the squared maximal correlation between the
 state and the leaves (Hirschfeld 1935, Gebelein 1941, Rényi 1959). For a binary node z = ±1 that is
-Var(E[z | leaves]) / Var(z) (docs/theory.md, Section 4). Below, `moment` is E[d d^T]. Taking the
-deviation from the prior first, not E[π π^T] and its second eigenvalue, keeps ceilings far below the
-rounding of 1, as of a state that hardly ever occurs.
+Var(E[z | leaves]) / Var(z) (docs/theory.md, Equations 4.7 and 4.14). Below, `moment` is E[d d^T].
+Taking the deviation from the prior first, not E[π π^T] and its second eigenvalue, keeps ceilings far
+below the rounding of 1, as of a state that hardly ever occurs.
 """
 
 from __future__ import annotations

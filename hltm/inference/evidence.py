@@ -51,7 +51,8 @@ def read_evidence(tables: Tables, evidence: Any, *, stacked: bool) -> Evidence:
             - a data frame of pandas or polars: columns named after nodes are such a mapping, and columns
               that count from 0 are leaves in storage order. Empty entries are missing: see `frames`;
             - one row of such a frame, a series whose labels are its columns;
-            - a draw: its leaves, by name.
+            - a draw: its leaves, by name. Its latents are not used, while those in a frame that `to_pandas`
+              makes of it are.
 
         stacked: whether the trees have the member axis S.
 

@@ -55,7 +55,8 @@ def as_states(values: Any, what: str = "leaves") -> Tensor:
         if kind in "US":
             text = str(array.flat[0])[:40] if array.size else ""
             raise ValueError(
-                f"{what} hold the text {text!r}, expected integers: states are numbers"
+                f"{what} hold the text {text!r}, expected integers: states are numbers; of a BIF file "
+                "hltm.formats.bif.state_names lists their names in order"
             )
         if kind not in "biuf":
             raise ValueError(f"{what} have dtype {array.dtype}, expected integers")

@@ -1,8 +1,8 @@
 """Messages between the nodes of a tree in torch: any device, any tables, differentiable.
 
-Belief propagation (Pearl 1982; docs/theory.md, Section 4). Write T_v = P(v | parent). With λ_v(z) =
-P(leaves below v | v = z), which is 1 at the observed state of a leaf and 0 at others (1 everywhere if
-the leaf is missing), one sweep up and one down give every posterior:
+Belief propagation (Pearl 1982; docs/theory.md, Equations 4.11 to 4.13). Write T_v = P(v | parent).
+With λ_v(z) = P(leaves below v | v = z), which is 1 at the observed state of a leaf and 0 at others (1
+everywhere if the leaf is missing), one sweep up and one down give every posterior:
 
     up:    σ_v(z_p) = sum over z of T_v(z | z_p) λ_v(z)              what v sends to its parent p
            λ_p = product over children v of σ_v                      where children meet

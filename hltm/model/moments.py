@@ -42,7 +42,7 @@ def edge_correlation(tables: Tables) -> Tensor:
     Raises:
         ValueError: some node has more than two states.
     """
-    remedy = "mutual_information takes any number of states"
+    remedy = "maximal_correlation, covariance and mutual_information take any number of states"
     tables.check_binary("correlation is defined for binary nodes", remedy)
     up = state_marginals(tables).unflatten(1, (-1, 2))  # (S, V, 2)
     deviation = up.prod(-1).sqrt()
@@ -151,6 +151,30 @@ def mutual_information(tables: Tables, a: np.ndarray, b: np.ndarray) -> Tensor:
     return information(
         pair_joint(tables, a, b), above[:, :, None, :, None], below[:, None, :, None]
     )
+
+
+def maximal_correlation(tables: Tables, a: np.ndarray, b: np.ndarray) -> Tensor:
+    """`(S, A, B)` float64 maximal correlations between nodes with any numbers of states, at least 0.
+
+    The highest correlation of a function of one node's state with a function of the other's, the
+    largest singular value of D_a^(-1/2) (J - p_a p_bᵀ) D_b^(-1/2), with J the joint, p the priors and
+    D = diag(p) (docs/theory.md, Equation 4.16). Of binary nodes it is the magnitude of their
+    correlation; of a node with itself 1, and of one that never varies 0.
+
+    Example:
+        >>> import hltm
+        >>> tree = hltm.symmetric_binary(depth=1, polarity=0.8, seed=0)  # of random signs
+        >>> tree.maximal_correlation(0, [0, 1])
+        tensor([1.0000, 0.8000], dtype=torch.float64)
+    """
+    above, below = (
+        torch.where(prior > 0, prior.where(prior > 0, 1).rsqrt(), 0)
+        for prior in (_padded_marginals(tables, a), _padded_marginals(tables, b))
+    )
+    scaled = above[:, :, None, :, None] * covariance(tables, a, b) * below[:, None, :, None]
+    if scaled.numel() == 0:
+        return scaled.new_zeros(scaled.shape[:3])
+    return torch.linalg.svdvals(scaled)[..., 0].clamp(0, 1)
 
 
 def information(joint: Tensor, a: Tensor, b: Tensor) -> Tensor:

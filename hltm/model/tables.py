@@ -329,7 +329,13 @@ def _as_tensor(name: str, table: Table) -> Tensor:
     try:
         return torch.as_tensor(table, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"table of node {name!r} is not an array of numbers: {error}") from error
+        rows = table if isinstance(table, (list, tuple)) else []
+        widths = sorted({len(row) for row in rows if isinstance(row, (list, tuple))})
+        ragged = (
+            f"its rows have {' and '.join(map(str, widths))} entries, expected one number of them"
+        )
+        reason = ragged if len(widths) > 1 else error
+        raise ValueError(f"table of node {name!r} is not an array of numbers: {reason}") from error
 
 
 def _check_shape(name: str, table: Tensor, rows: int, members: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from importlib import import_module
 from itertools import pairwise
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 Parents = Sequence[int | str | None] | Mapping[str, str | None] | np.ndarray
+MOST_COMPARED = 10_000  # names with which an unknown one is compared, in about a second
 MAX_NODES = 1 << 24  # a draw's address holds the node in 24 bits
 
 
@@ -221,7 +223,9 @@ class Topology:
             return node  # what follows takes longer
         if isinstance(node, str):
             if node not in self._number_of:
-                raise KeyError(f"unknown node {node!r}; the tree has {self.some_names}")
+                near = get_close_matches(node, self.names[:MOST_COMPARED], n=1)
+                hint = f" (did you mean {near[0]!r}?)" if near else ""
+                raise KeyError(f"unknown node {node!r}{hint}; the tree has {self.some_names}")
             return self._number_of[node]
         if isinstance(node, bool) or not hasattr(node, "__index__"):
             raise TypeError(f"a node is given by name or by number, got {node!r}")

@@ -17,10 +17,11 @@ from hltm.model.nodes import Node
 from hltm.probe.batches import Label
 from hltm.probe.metrics.linear_probe import LinearProbe, LinearReadout
 from hltm.probe.null import upper_point
-from hltm.probe.positions import at_leaves
+from hltm.probe.positions import KEY, at_leaves
 from hltm.probe.sources.open_source import BatchAxis
 from hltm.probe.sources.rows import Rowed, members_of
 from hltm.probe.sources.undisturbed import undisturbed
+from hltm.probe.table import with_initial
 from hltm.probe.targets import chosen_latents
 from hltm.probe.visible import Context, check_lags, context_of, position_batches, seen_posteriors
 from hltm.tree import LatentTree
@@ -39,6 +40,7 @@ def belief_geometry(
     draw: Rowed | None = None,
     samples: int | None = None,
     seed: int | None = None,
+    initial: Any = None,
     nodes: Sequence[Node] | None = None,
     belief: Belief = "probability",
     context: Context | None = None,
@@ -61,6 +63,9 @@ def belief_geometry(
     Args:
         source: as in `measure_positions`, or as in `measure` with `whole`.
         tree, draw, samples, seed, batch_axis: as in `measure`.
+        initial: the same source before training, or another with layers of the same names, such as the
+            leaves themselves. Log-odds are nearly linear in the leaves of many a tree, and an untrained
+            network keeps the leaves: a large R² says nothing of training without the initial one.
         nodes: latents; by default all.
         belief: `probability`, P(state | leaves seen), or `log-odds`, log P minus its mean over the states
             (for two states half the log-odds, with a sign).
@@ -72,11 +77,12 @@ def belief_geometry(
 
     Returns:
         One row per member, layer, position and node, and per level (node is empty): member, layer,
-        position (-1 with `whole`), level, node, metric (`belief_` and its kind), value, null, ceiling (1)
-        and n. Value and null are NaN where the belief never varies, as before the first leaf.
+        position (-1 with `whole`), level, node, metric (`belief_` and its kind), value, null, initial,
+        ceiling (1), gap_closed = (value - initial) / (1 - initial), and n. Value and null are NaN where
+        the belief never varies, as before the first leaf.
 
     Raises:
-        ValueError: as `measure_positions`; also an unknown belief, `whole` with a context other than all,
+        ValueError: as `measure_positions`; an unknown belief, `whole` with a context other than all,
             fewer than 96 rows, and log-odds where a posterior probability is 0.
 
     Example:
@@ -109,7 +115,14 @@ def belief_geometry(
                 probe.update_numbers(x, y)
     levels = np.asarray(tree.topology.level)[latents]
     names = [tree.topology.names[v] for v in latents]
-    return _table(probes, members, levels, names, f"belief_{belief}".replace("-", "_"), whole)
+    table = _table(probes, members, levels, names, f"belief_{belief}".replace("-", "_"), whole)
+    before = None
+    if initial is not None:
+        before = belief_geometry(
+            initial, tree, draw=draw, samples=samples, seed=seed, nodes=nodes, belief=belief, context=sees,
+            whole=whole, lags=0, batch_axis=batch_axis,
+        )  # fmt: skip
+    return with_initial(table, before, KEY)
 
 
 def _beliefs(posteriors: Tensor, tree: LatentTree, nodes: list[int], belief: Belief) -> Tensor:
@@ -163,7 +176,9 @@ def _table(
                         "metric": metric,
                         "value": r2[0].flatten().numpy(),
                         "null": null.flatten().numpy(),
+                        "initial": np.nan,
                         "ceiling": 1.0,
+                        "gap_closed": np.nan,
                         "n": probe.samples,
                     }
                 )

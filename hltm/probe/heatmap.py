@@ -250,7 +250,7 @@ def _summary(
         axes.hlines(bound, *ends, colors="black", linewidth=1.3, label="ceiling")
     if np.isfinite(null).any():
         axes.hlines(null, *ends, colors="black", linestyles=":", linewidth=1.3, label="null")
-    frame = Rectangle((0, 0), 1, 1, fill=False, edgecolor=MARKED, label="which it is")
+    frame = Rectangle((0, 0), 1, 1, fill=False, edgecolor=MARKED, label="best unit's cell")
     handles = [*axes.get_legend_handles_labels()[0], frame]
     axes.set_ylim(low, top * 1.05)
     axes.tick_params(labelbottom=False, length=2, labelsize=7)

@@ -24,7 +24,7 @@ from hltm.probe.null import LAGS
 from hltm.probe.sources.open_source import BatchAxis
 from hltm.probe.sources.rows import Rowed, is_network, members_of
 from hltm.probe.sources.undisturbed import undisturbed
-from hltm.probe.table import KEY, gap_closed, to_frame
+from hltm.probe.table import to_frame, with_initial
 from hltm.probe.targets import Compared, Targets, chosen_latents, compared, latents_of
 from hltm.sampling.philox import check_seed
 from hltm.tree import LatentTree
@@ -304,14 +304,10 @@ def measure(
         found = _probe(source, tree, **options, known=known)
     _warn_of_other_rows(source, draw, found)
     table = to_frame(found, tree, members_of(source, tree, draw))
+    before = None
     if initial is not None:
         # units that were not trained yet may follow nothing
         with undisturbed(initial):
             layers = _probe(initial, tree, **options, known=known)
         before = to_frame(layers, tree, members_of(initial, tree, draw))
-        given, expected = (sorted(set(x["layer"]), key=str) for x in (before, table))
-        if given != expected:
-            raise ValueError(f"the initial source has layers {given}, expected {expected}")
-        table["initial"] = table[KEY].merge(before[[*KEY, "value"]], on=KEY, how="left")["value"]
-    table["gap_closed"] = gap_closed(table)
-    return table
+    return with_initial(table, before)

@@ -27,6 +27,7 @@ from hltm.probe.metric import Metric
 LAGS = 200  # pairings with other rows that make the null
 QUANTILE = 0.95
 HELD = 1 << 23  # shifted targets held at a time
+#: how a metric's null is computed, where it is not by `MetricNull`
 KINDS = ("correlation", "signed_correlation", "selectivity", "correlation_ratio", "ranks", "cells")
 
 

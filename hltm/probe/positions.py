@@ -20,6 +20,7 @@ from hltm.probe.score import Candidates, MetricSet
 from hltm.probe.sources.open_source import BatchAxis
 from hltm.probe.sources.rows import Rowed, members_of
 from hltm.probe.sources.undisturbed import undisturbed
+from hltm.probe.table import with_initial
 from hltm.probe.targets import latents_of
 from hltm.probe.visible import Context, check_lags, context_of, position_batches, seen_posteriors
 from hltm.tree import LatentTree
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = (
-    "member", "layer", "position", "level", "node", "metric", "unit", "value", "null", "ceiling", "n",
+    "member", "layer", "position", "level", "node", "metric", "unit", "value", "null", "initial",
+    "ceiling", "gap_closed", "n",
 )  # fmt: skip
+KEY = ("member", "layer", "position", "level", "node", "metric")
 
 
 def measure_positions(
@@ -39,6 +42,7 @@ def measure_positions(
     draw: Rowed | None = None,
     samples: int | None = None,
     seed: int | None = None,
+    initial: Any = None,
     metrics: Chosen | None = None,
     context: Context | None = None,
     lags: int = LAGS,
@@ -51,6 +55,8 @@ def measure_positions(
             leaf, in the order of `tree.leaves`. A layer's name may be any text or number; layers without
             positions are left out. For a torch module give a `TorchNetwork` with `positions="leaves"`.
         tree, draw, samples, seed, lags, batch_axis: as in `measure`.
+        initial: the same source before training, or another with layers of the same names. An untrained
+            transformer mixes the leaves, too, and follows ancestors well above the null.
         metrics: of single units, as in `measure`; by default the correlation, or the correlation ratio
             where a latent has more than two states.
         context: which leaves position i sees, for the ceilings: `all`, those `before` leaf i, or those
@@ -58,13 +64,15 @@ def measure_positions(
 
     Returns:
         One row per member, layer, position, ancestor and metric: member, layer, position (from 0), level
-        and node of the ancestor, metric, unit (the best one; -1 for all), value, null, ceiling and n.
+        and node of the ancestor, metric, unit (the best one; -1 for all), value, null, initial, ceiling,
+        gap_closed = (value - initial) / (ceiling - initial), and n.
         `linear_probe` is the held-out correlation of a ridge readout of the whole vector. The ceiling is
         the best correlation that a function of the leaves seen has with the ancestor on these rows
         (`hltm.inference.ceiling` has the formula); it is NaN for metrics that have none.
 
     Raises:
-        ValueError: as `measure`, no layer with a vector at each leaf, or an unknown context.
+        ValueError: as `measure`, no layer with a vector at each leaf, an unknown context, or an initial
+            source with other layers.
 
     Example:
         >>> import hltm
@@ -96,7 +104,14 @@ def measure_positions(
                     probes[label] = _PositionProbe(kinds, states, lags)
                 check_finite(values.flatten(1, 2), label, members)
                 probes[label].update(values, z, other)
-    return _table(probes, tree, nodes, members, ceiling.result())
+    table = _table(probes, tree, nodes, members, ceiling.result())
+    before = None
+    if initial is not None:
+        before = measure_positions(
+            initial, tree, draw=draw, samples=samples, seed=seed, metrics=kinds, context=sees, lags=0,
+            batch_axis=batch_axis,
+        )  # fmt: skip
+    return with_initial(table, before, KEY)
 
 
 def at_leaves(shown: dict[Label, Tensor], tree: LatentTree) -> dict[Label, Tensor]:
@@ -220,6 +235,8 @@ def _table(
                 "position": np.arange(len(nodes))[:, None],
                 "level": levels[nodes],
                 "node": names[nodes],
+                "initial": np.nan,
+                "gap_closed": np.nan,
                 "n": probe.probe.samples,
                 **{name: values.numpy() for name, values in found.items()},
             }

@@ -27,7 +27,7 @@ COLUMNS = [
 ]  # fmt: skip
 TEXT = ("layer", "node", "metric", "candidates", "rival", "note")
 COUNT = "a count has no null and no ceiling"
-ALONE = "no null: compared with no latent"
+ALONE = "no null and no ceiling: compared with no latent"
 
 
 def to_frame(
@@ -67,6 +67,29 @@ def gap_closed(table: pd.DataFrame) -> pd.Series[float]:
     """(value - initial) / (ceiling - initial) of every row; NaN where there is no room above `initial`."""
     room = table["ceiling"] - table["initial"]
     return ((table["value"] - table["initial"]) / room).where(room > 0)
+
+
+def with_initial(
+    table: pd.DataFrame, before: pd.DataFrame | None, key: Sequence[str] = KEY
+) -> pd.DataFrame:
+    """The table with `initial` from that of the same source before training, and with `gap_closed`.
+
+    Args:
+        table: with columns `initial` and `gap_closed`, which are replaced.
+        before: the table of the initial source; None for none.
+        key: columns by which rows belong together.
+
+    Raises:
+        ValueError: an initial source with other layers.
+    """
+    if before is not None:
+        given, expected = (sorted(set(x["layer"]), key=str) for x in (before, table))
+        if given != expected:
+            raise ValueError(f"the initial source has layers {given}, expected {expected}")
+        values = before[[*key, "value"]].rename(columns={"value": "initial"})
+        table["initial"] = table[[*key]].merge(values, on=[*key], how="left")["initial"]
+    table["gap_closed"] = gap_closed(table)
+    return table
 
 
 class _Entry(NamedTuple):
@@ -197,8 +220,8 @@ def _of_layer(layer: Layer) -> list[_Entry]:
         few = "too few rows" if bool(layer.details.cka.isnan().any()) else ""
         found += [
             one("linear_cka", layer.details.cka, few or _no_null(layer), 1.0, null),
-            one("feature_spread", spread, ALONE, 1.0),
-            one("effective_rank", rank, ALONE, float(len(layer.allowed))),
+            one("feature_spread", spread, ALONE),
+            one("effective_rank", rank, ALONE),
         ]
     found.append(one("dead_units", layer.dead.sum(-1), COUNT))
     if not _no_null(layer):

@@ -17,6 +17,7 @@ from hltm.model.nodes import Node
 from hltm.probe.measure import measure
 from hltm.probe.metric_kinds import Chosen
 from hltm.probe.null import LAGS
+from hltm.probe.sources.encodings import Encode
 from hltm.probe.sources.open_source import BatchAxis
 from hltm.probe.sources.rows import is_network
 from hltm.probe.sources.torch_network import TorchNetwork
@@ -52,6 +53,7 @@ class LearningCurves:
         network: a torch module, a `TorchNetwork`, or anything with `activations(leaves)`.
         tree: the tree of the latents, as in `measure`.
         layers: of a torch module, as in `TorchNetwork`; by default all parts without parts.
+        encode: of a torch module, as in `TorchNetwork`: the same as in training; by default `bits`.
         every: steps between two measurements.
         samples, seed: how many rows, and their seed.
         metrics, nodes, leaves, lags, targets, batch_axis: as `measure`; details are left out.
@@ -85,6 +87,7 @@ class LearningCurves:
         tree: LatentTree,
         *,
         layers: Sequence[str] | Mapping[str, int | str] | None = None,
+        encode: Encode | None = None,
         every: int = 100,
         samples: int = 2048,
         seed: int,
@@ -97,10 +100,11 @@ class LearningCurves:
     ) -> None:
         every, samples = as_integer("every", every, 1), as_integer("samples", samples, 2)
         if isinstance(network, nn.Module) and not is_network(network):
-            network = TorchNetwork(network, layers)
-        elif layers is not None:
+            network = TorchNetwork(network, layers, encode="bits" if encode is None else encode)
+        elif layers is not None or encode is not None:
+            name, given = ("layers", layers) if encode is None else ("encode", encode)
             raise ValueError(
-                f"a {type(network).__name__} names its own layers, got layers={layers}"
+                f"a {type(network).__name__} has its own layers and encode, got {name}={given!r:.80}"
             )
         self.network, self.tree, self.every = network, tree, every
         self.options: dict[str, Any] = {

@@ -246,9 +246,12 @@ def resample_leaves(rate: float) -> Augmentation:
 def resample_subtrees(rate: float, level: int) -> Augmentation:
     """Redraw each node of a level with this probability, and everything below it, as a crop does.
 
+    Leaves that hang from a higher node, as in trees with leaves at several depths, are never redrawn:
+    `may_redraw` shows which are.
+
     Args:
         rate: the probability, in [0, 1].
-        level: 0 = leaves … L = root.
+        level: 0 = leaves … L = root; a node's height above its deepest leaf.
 
     Raises:
         TypeError: a level that is not an integer.

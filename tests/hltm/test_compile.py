@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 from numba import njit, types
 from numba.core import config
+from numba.core.compiler import Flags, run_frontend
 from numba.core.registry import cpu_target
+from numba.core.targetconfig import TargetConfig
 
 from hltm._compile import _digest, compiled, inner, source_stamp
 from hltm._separate import compile_together, separate
+from hltm._shortcuts import shortcuts
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {
@@ -175,14 +178,47 @@ def test_code_that_was_edited_after_it_was_imported_is_not_stored_as_the_new_cod
         "codegen.JITCPUCodegen._library_class",
         "codegen.JITCodeLibrary._finalize_final_module",
         "compiler.Compiler.compile_extra",
+        "targetconfig.TargetConfig.values",
+        "ir.Inst._rec_list_vars",
     ],
 )
 def test_a_numba_with_other_insides_compiles_in_its_own_way(monkeypatch, missing):
     """hltm replaces parts of numba where they are as it knows them, and nowhere else."""
-    monkeypatch.delitem(sys.modules, "hltm._linking")
+    for module in ("hltm._linking", "hltm._shortcuts"):
+        monkeypatch.delitem(sys.modules, module)
     monkeypatch.setattr(f"numba.core.{missing}", None)
     with pytest.raises(ImportError, match=missing.rpartition(".")[2]):
         importlib.import_module("hltm._linking")
+
+
+def test_shortcuts_give_what_numba_gives():
+    statements = [
+        statement for block in run_frontend(edit).blocks.values() for statement in block.body
+    ]
+    flags = [Flags(), Flags()]
+    flags[1].nrt, flags[1].fastmath = True, {"contract"}
+
+    def found():
+        names = [sorted(own.name for own in statement.list_vars()) for statement in statements]
+        return names, [own.values() for own in flags], flags[0] == flags[1], hash(flags[1])
+
+    expected = found()
+    with shortcuts():
+        assert found() == expected
+        assert TargetConfig.values.__module__ == "hltm._shortcuts"
+    assert TargetConfig.values.__module__ == "numba.core.targetconfig"
+
+
+def test_an_array_of_another_shape_than_its_slice_is_refused():
+    @compiled()
+    def assign(target, source):
+        target[1:] = source
+
+    target = np.zeros(4)
+    assign(target, np.ones(3))
+    assert target.tolist() == [0, 1, 1, 1]
+    with pytest.raises(ValueError, match="a slice an array of another shape"):
+        assign(target, np.ones(2))
 
 
 def test_objects_of_numba_with_other_attributes_compile_in_its_own_way(monkeypatch):

@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import Dataset
 
 from hltm._integers import as_integer
-from hltm._paths import local_path
+from hltm._paths import check_file, checksum, local_path
 from hltm.data.batch_items import BatchItems
 from hltm.data.dataset import find_places
 from hltm.data.export.column import Column
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 READ_AT_ONCE = 1 << 12  # rows, in a loop over single ones
+HASHED = 16 << 20  # bytes: the checksum of a larger file takes longer than a user would wait
 
 
 def load(folder: str | os.PathLike[str]) -> DataFolder:
@@ -143,21 +144,33 @@ class DataFolder(Dataset[FolderBatch]):
     def check_rows(self, shard: Shard) -> None:
         """Check, once for each file, that it holds the rows of its address, and is no copy of another.
 
+        Its checksum is compared if it is small; that of a large one takes `hltm.verify`.
+
         Raises:
             FileNotFoundError: the file is missing.
-            ValueError: it holds other rows, or cannot be read.
+            ValueError: it holds other rows, was changed, or cannot be read.
         """
         if shard.file in self._checked:
             return
+        path = self.folder / shard.file
+        check_file(path)
         for name, wanted in ("row", np.asarray(shard.rows)), ("member", shard.member):
             if name in self.recipe.keys:
                 found = read_column(self.folder, self.recipe, shard, name)
                 if not (found == wanted).all():
                     raise ValueError(
-                        f"{self.folder / shard.file} holds other rows than its address has, e.g. {name} "
+                        f"{path} holds other rows than its address has, e.g. {name} "
                         f"{found[found != wanted][0]}: it was replaced; remove it and export again"
                     )
+        if path.stat().st_size <= HASHED and checksum(path) != self._checksums[shard.file]:
+            raise ValueError(
+                f"{path} was changed: its SHA-256 checksum does not fit; remove it and export again"
+            )
         self._checked.add(shard.file)
+
+    @cached_property
+    def _checksums(self) -> dict[str, str]:
+        return {entry["file"]: entry["sha256"] for entry in self.manifest["shards"]}
 
     @cached_property
     def _checked(self) -> set[str]:

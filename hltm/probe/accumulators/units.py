@@ -124,7 +124,7 @@ class UnitBatch:
 class StreamingUnits:
     """Range, mean and variance of `(…, U, B)` activations, batch by batch.
 
-    A unit is *dead* if its values on all rows differ by at most 2 units in the last place of its dtype:
+    A unit is dead if its values on all rows differ by at most 2 units in the last place of its dtype:
     high - low <= 2 · eps · max(|low|, |high|). Every unit has a scale of its own, a power of two, so that
     neither squares of tiny or huge values nor a large common mean spoil its sums. A unit with a value
     that is not finite has NaN, and other units and members have the numbers they would have without it.

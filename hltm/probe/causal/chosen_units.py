@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import comb
 
 import torch
 from torch import Tensor
@@ -92,8 +93,7 @@ def other_units(
     They are drawn among a latent's `candidates` `(U,)` where enough of these were not chosen, else among
     all units of the layer.
     """
-    count = int(chosen[0].sum())
-    pool = candidates if int(candidates.sum()) >= 2 * count else torch.ones_like(candidates)
+    count, pool = int(chosen[0].sum()), _pool(chosen, candidates)
     if int(pool.sum()) < 2 * count:
         return []
     shut = chosen | ~pool.to(chosen.device)
@@ -103,6 +103,23 @@ def other_units(
         least = key.topk(count, dim=1, largest=False).indices
         found.append(torch.zeros_like(chosen).scatter(1, least, True))
     return found
+
+
+def other_sets(chosen: Tensor, candidates: Tensor) -> int:
+    """How many sets there are that `other_units` may draw.
+
+    Example:
+        >>> other_sets(torch.tensor([[True, True, False, False]]), torch.ones(4, dtype=torch.bool))
+        1
+    """
+    count, pool = int(chosen[0].sum()), _pool(chosen, candidates)
+    return comb(max(int(pool.sum()) - count, 0), count)
+
+
+def _pool(chosen: Tensor, candidates: Tensor) -> Tensor:
+    """`(U,)` bool: the units among which others are drawn, chosen ones included."""
+    enough = int(candidates.sum()) >= 2 * int(chosen[0].sum())
+    return candidates if enough else torch.ones_like(candidates)
 
 
 def metric_class(tree: LatentTree, metric: str) -> type[Metric]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
+from math import nan
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -74,7 +75,9 @@ def patch(
         layers: names of layers; all that the network shows by default.
         units: which units stand for a latent: by default its own block and, where latents share a
             layer, its best unit; a number for so many best candidates; or latent -> units, counted
-            within its block or layer.
+            within its block or layer. Where a part of a `TorchNetwork` returns `(B, X, D)`, a unit is a
+            channel at a position, number position * D + channel: all of position 1 are
+            `range(D, 2 * D)`. Of a convolution's `(B, D, X)` it is channel * X + position.
         metric: a name in `hltm.probe.METRICS`, which says what is best.
         target: the latent that the network answers about.
         readout: from the network's outputs to the target's K states: None for a linear probe, `output` for
@@ -103,12 +106,13 @@ def patch(
 
         `others` is the mean, and the null the 95% point, over random sets of as many other units: of
         the latent's candidates where there are enough, else of the layer. `note` says why a number
-        is missing.
+        is missing, and where fewer than `draws` such sets exist, so that the same ones come again.
 
     Raises:
         TypeError: a source whose units cannot be replaced.
-        ValueError: too few samples, nodes that are not latents, units or a metric that the network
-            or the tree does not have, or a readout that is not finite or of another shape.
+        ValueError: layers that are read with pool, positions, select or call, too few samples, nodes that
+            are not latents, units or a metric that the network or the tree does not have, or a readout that
+            is not finite or of another shape.
 
     Example:
         >>> import hltm
@@ -156,8 +160,8 @@ def patch(
                 statistic,
                 sums[label, v, 0],
                 null,
-                None if name in ("own_change", "own_share") else sums[v],
-                given.no_null,
+                1.0 if name in ("own_change", "own_share") else sums[v],
+                given.notes[label, v],
             )
             for name, statistic in CHANGES.items()
         }
@@ -195,7 +199,7 @@ def ablate(
           states together. The ceiling is the drop without the whole layer, the null that without as
           many other units, drawn at random;
         - `exact_drop`: the drop of the exact posterior's correlation when the latent's own leaves
-          are missing: what these leaves are needed for. It has no null, and 1 as its ceiling.
+          are missing: what these leaves are needed for. It has no null and no ceiling.
 
     Raises:
         TypeError: as `patch`.
@@ -239,9 +243,13 @@ def ablate(
     def score(label: Label, v: int) -> dict[str, ChangeScore]:
         null = [sums[label, v, i + 1] for i in range(len(given.others[label, v]))]
         return {
-            "drop": ChangeScore(drop, sums[label, v, 0], null, sums[label], given.no_null),
+            "drop": ChangeScore(drop, sums[label, v, 0], null, sums[label], given.notes[label, v]),
             "exact_drop": ChangeScore(
-                drop, sums["exact", v], [], None, "exact: no units are chosen"
+                drop,
+                sums["exact", v],
+                [],
+                nan,
+                "no null and no ceiling: exact, no units are chosen",
             ),
         }
 

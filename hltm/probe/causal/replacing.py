@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hltm._results import by_content
 from hltm.probe.sources.capture import find_parts, run_hooked
+from hltm.probe.sources.containers import Label
 from hltm.probe.sources.layer_axes import LayerAxes
 from hltm.probe.sources.reading import Side
 from hltm.probe.sources.torch_network import TorchNetwork
@@ -93,8 +94,7 @@ def run_with(network: Any, leaves: Tensor, replace: Mapping[Any, Replacement]) -
                 for s, own in enumerate(leaves)
             ]
             return torch.stack(parts)
-        if replace and (network.select is not None or network.call is not None):
-            raise ValueError("units of layers that are read with select or call cannot be replaced")
+        check_replaceable(network, list(replace))
         names = {label: name for name, label in network.labels.items()}
         axes = network.axes(leaves)
         with kept_state(network.model):
@@ -112,6 +112,28 @@ def run_with(network: Any, leaves: Tensor, replace: Mapping[Any, Replacement]) -
     if not isinstance(output, Tensor):
         raise TypeError(f"the network returns a {type(output).__name__}, expected a tensor")
     return output
+
+
+def check_replaceable(network: Any, layers: Sequence[Label] | None = None) -> None:
+    """Raise where a `TorchNetwork` reads less of its layers than what would be replaced.
+
+    Args:
+        layers: labels; None for all.
+
+    Raises:
+        ValueError: a layer that is read with select, call, pool or positions.
+    """
+    if not isinstance(network, TorchNetwork) or (layers is not None and not layers):
+        return
+    if network.select is not None or network.call is not None:
+        raise ValueError("units of layers that are read with select or call cannot be replaced")
+    for label in network.reduced:
+        if layers is None or label in layers:
+            raise ValueError(
+                f"units of layer {label!r} cannot be replaced, since it is read with pool or positions: "
+                "leave these out, then its units are all numbers of a row, and units={node: range(start, "
+                "stop)} chooses, for example, the channels of one position"
+            )
 
 
 def _member(replacement: Replacement, s: int) -> Replacement:
@@ -169,7 +191,10 @@ def run_replaced(
         flat = own(values, values.shape[0] if axes is None or rows is None else rows)
         units = replace[name].units.shape[-1]
         if flat.shape[-1] != units:
-            raise ValueError(f"layer {name!r} has {flat.shape[-1]} units, the replacement {units}")
+            raise ValueError(
+                f"layer {name!r} has {flat.shape[-1]} units, the replacement {units}: expected all "
+                "numbers of a row, at every position"
+            )
         return own.back(replaced(flat, replace[name]), values.shape)
 
     def hook(name: str, arguments: Any, named: Any, output: Any) -> Any:

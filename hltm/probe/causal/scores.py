@@ -107,15 +107,15 @@ class ChangeScore(NamedTuple):
         statistic: a function of sums; the first of the sums counts rows.
         value: sums where the chosen units are replaced.
         null: the same for random sets of other units.
-        ceiling: the same for what bounds the value; None for a ceiling of 1.
-        no_null: why there is no null, if there is none.
+        ceiling: the same for what bounds the value, or a number; NaN for none.
+        note: why there is no null, or what it is of.
     """
 
     statistic: Callable[[Tensor], Tensor]
     value: GroupedSums
     null: list[GroupedSums]
-    ceiling: GroupedSums | None
-    no_null: str
+    ceiling: GroupedSums | float
+    note: str
 
 
 def to_table(
@@ -137,8 +137,9 @@ def to_table(
             if own.null:
                 nulls = [each.estimate(own.statistic).value for each in own.null]
                 others, null = torch.stack(nulls).mean(0), upper_point(torch.stack(nulls), 0)
-            ceiling = torch.ones_like(found.value)
-            if own.ceiling is not None:
+            if isinstance(own.ceiling, float):
+                ceiling = torch.full_like(found.value, own.ceiling)
+            else:
                 ceiling = own.ceiling.estimate(own.statistic).value
             for s, member in enumerate(given.network.members):
                 value = float(found.value[s])
@@ -151,7 +152,7 @@ def to_table(
                     "units": int(units[s].sum()), "value": value,
                     "standard_error": float(found.standard_error[s]),
                     "others": float(others[s]), "null": float(null[s]),
-                    "ceiling": float(ceiling[s]), "note": note or ("" if own.null else own.no_null),
+                    "ceiling": float(ceiling[s]), "note": note or own.note,
                     "n": int(own.value.sums[s, :, 0].sum()),
                 })  # fmt: skip
     return pd.DataFrame(rows, columns=COLUMNS)

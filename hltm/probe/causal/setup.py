@@ -19,11 +19,13 @@ from hltm.probe.causal.chosen_units import (
     check_units,
     chosen_units,
     metric_class,
+    other_sets,
     other_units,
 )
 from hltm.probe.causal.flat_network import FlatNetwork
 from hltm.probe.causal.grouped_sums import GROUPS
 from hltm.probe.causal.readout import Answer, AnswerFit, Readout, check_readout
+from hltm.probe.causal.replacing import check_replaceable
 from hltm.probe.targets import chosen_latents
 from hltm.sampling.philox import check_seed
 from hltm.tree import LatentTree
@@ -42,7 +44,7 @@ class Interchange:
         others: the same -> random sets of as many other units.
         means: layer -> `(S, U, 1)` mean activations.
         answer: outputs `(S, B, O)` -> `(S, B, K)`.
-        no_null: why there are no other units, where there are none.
+        notes: (layer, node) -> why there are no other units, or that these are few.
     """
 
     network: FlatNetwork
@@ -53,7 +55,7 @@ class Interchange:
     others: dict[tuple[Label, int], list[Tensor]]
     means: dict[Label, Tensor]
     answer: Answer
-    no_null: str
+    notes: dict[tuple[Label, int], str]
 
     def later(self, rows: range) -> range:
         """The source rows of base rows."""
@@ -121,6 +123,7 @@ def prepare(
     wanted, (asked,) = chosen_latents(tree, nodes), chosen_latents(tree, [target])
     check_units(units)
     check_readout(readout)
+    check_replaceable(source, layers)
     kind = metric_class(tree, metric)
     network = FlatNetwork(source, tree, seed, layers)
     states = int(tree.tables.cardinality[list(tree.latents)].max())
@@ -141,11 +144,18 @@ def prepare(
     strengths = {label: found.strength() for label, found in metrics.items()}
     chosen = chosen_units(network, wanted, strengths, units)
     generator = torch.Generator().manual_seed(seed % 2**63)
-    others = {
-        (label, v): other_units(
-            picked, network.candidates(label, wanted)[:, wanted.index(v)], draws, generator
-        )
-        for (label, v), (_, picked) in chosen.items()
-    }
-    no_null = "fewer other units than chosen ones" if draws else "draws is 0"
-    return Interchange(network, wanted, asked, samples, chosen, others, sums, fit.result(), no_null)
+    others, notes = {}, {}
+    for (label, v), (_, picked) in chosen.items():
+        candidates = network.candidates(label, wanted)[:, wanted.index(v)]
+        others[label, v] = other_units(picked, candidates, draws, generator)
+        notes[label, v] = _note(other_sets(picked, candidates), draws)
+    return Interchange(network, wanted, asked, samples, chosen, others, sums, fit.result(), notes)
+
+
+def _note(sets: int, draws: int) -> str:
+    """Why there is no null, or that few sets of other units make it."""
+    if not draws:
+        return "draws is 0"
+    if not sets:
+        return "fewer other units than chosen ones"
+    return f"the null is of {sets} other set{'s' * (sets > 1)} of units" if sets < draws else ""

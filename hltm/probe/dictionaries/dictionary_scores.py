@@ -1,6 +1,6 @@
 """What the features of a dictionary are for: recovery, splitting and absorption of the latents' states.
 
-A feature is *on* in a row where it is positive. How well "feature i is on" follows "latent v has state k"
+A feature is on in a row where it is positive. How well "feature i is on" follows "latent v has state k"
 is measured by Matthews' correlation φ of the two, which is 1 if each implies the other.
 
 - **Recovery** of a state: the largest φ of any feature; `matched_recovery`: where no feature may stand for
@@ -51,6 +51,8 @@ def dictionary_scores(
     lags: int = LAGS,
 ) -> pd.DataFrame:
     """Recovery, splitting and absorption of the latents' states by features, as one tidy table.
+
+    `hltm.probe.dictionaries.dictionary_scores`, this function's module, defines these metrics.
 
     Features of other kinds go through the same: random directions and the units themselves are what a
     dictionary must beat (`baselines`).

@@ -190,7 +190,7 @@ class LayerAxes:
         """
         if self.unit is not None:
             raise ValueError(
-                f"layer {self.name!r} has pool or positions, so its units are not all of it"
+                f"layer {self.name!r} has pool or positions, so its units are not all of it: leave these out"
             )
         batch = self.batch % len(shape)
         moved = [shape[batch], *shape[:batch], *shape[batch + 1 :]]

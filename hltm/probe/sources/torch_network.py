@@ -42,8 +42,10 @@ class TorchNetwork:
         layers: names of its parts or patterns, as in `capture`, or name -> label: the number of a
             level, for a layer that is compared with that level's latents, or any text, digits too.
             By default all parts without parts that run once and return a tensor.
-        encode: a name, or a function from leaves `(B, X)` to the model's input: a tensor, a tuple of
-            arguments or a mapping of named ones. Names: `bits` and `signs` `(B, X)`; `one-hot`
+        encode: what the model is given, which must be the same as in training: a network that was trained
+            on `signs`, as the guides' loaders give them, is another one on `bits`, the default, and no
+            error shows it. A name, or a function from leaves `(B, X)` to the model's input: a tensor, a
+            tuple of arguments or a mapping of named ones. Names: `bits` and `signs` `(B, X)`; `one-hot`
             `(B, K_1 + … + K_X)`; `one-hot-sequence` `(B, X, K)`; `tokens` `(B, X)` int64. A parameter
             `cardinality`, as `hltm.encode.one_hot` has, is given `states`. Floats are cast to the
             model's dtype.
@@ -148,6 +150,15 @@ class TorchNetwork:
                     f"{label!r}; positions='leaves' are those of the leaves"
                 )
         self._axes: dict[str, LayerAxes] = {}
+
+    @property
+    def reduced(self) -> list[Label]:
+        """Labels of the layers that are read with pool or positions, so that units are not all of them."""
+        kinds = self._options["pool"], self._options["positions"]
+        return [
+            label for key, label in self.labels.items()
+            if any(kind.get(key) not in (None, False) for kind in kinds)
+        ]  # fmt: skip
 
     @property
     def device(self) -> torch.device:

@@ -57,7 +57,8 @@ def _given(source: np.ndarray | Tensor, leaves: int) -> list[LeafDistances]:
     if d.ndim not in (2, 3) or d.shape[-2:] != (leaves, leaves):
         raise ValueError(
             f"distances have shape {d.shape}, expected ({leaves}, {leaves}); activations need the draw that "
-            "they were computed on"
+            "they were computed on, and of the states of leaves give the draw itself, or distances between "
+            "leaves, e.g. minus the logarithms of their correlations"
         )
     d = d.astype(np.float64).reshape(-1, leaves, leaves)
     largest = np.abs(d).max()

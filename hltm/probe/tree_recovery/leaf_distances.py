@@ -8,12 +8,13 @@ det J is the determinant of the covariance C_ab of the indicators of any K - 1 o
 
     d(a, b) = -log |det C_ab| + (log det C_aa + log det C_bb) / 2
 
-**`by="prediction"`**, of a layer: the same with the covariance of what the layer's units linearly
-predict of both leaves, C_ab = C_ax C_xx^-1 C_xb for a ≠ b, x being the units. If the units linearly hold
-the states of all latents, leaves are uncorrelated given the units, C_ab is the true covariance, and the
-distances are the tree's own. It is what can be read from a layer: units that copy all leaves have it, too.
+**Prediction** (`by="prediction"`), of a layer: the same with the covariance of what the layer's units
+linearly predict of both leaves, C_ab = C_ax C_xx^-1 C_xb for a ≠ b, x being the units. If the units
+linearly hold the states of all latents, leaves are uncorrelated given the units, C_ab is the true
+covariance, and the distances are the tree's own. It is what can be read from a layer: units that copy all
+leaves have it, too.
 
-**`by="effect"`**, of a layer: E_a, `(K, U)`, is how the mean activations, each divided by its unit's
+**Effect** (`by="effect"`), of a layer: E_a, `(K, U)`, is how the mean activations, each divided by its unit's
 standard deviation, change with the state of leaf a while all other leaves stay what they are, by linear
 regression on all leaves (for activations that are sums over leaves, exactly the change when the leaf is
 set). The distance is

@@ -134,7 +134,8 @@ def recover_table(
     Returns:
         One row per member and layer: member, layer (empty for what is no layer), method, by,
         robinson_foulds, normalised, null, initial, ceiling, missing, wrong, splits, true_splits, n, the
-        rows that distances were estimated from, 0 where they are exact, and note.
+        rows that distances were estimated from, 0 where they are exact, and note. Null, initial and
+        ceiling are those of `normalised`; `robinson_foulds` is a count.
 
     Raises:
         TypeError, ValueError: as `recover_tree`.

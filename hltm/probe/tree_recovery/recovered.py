@@ -30,8 +30,9 @@ class Recovered(NamedTuple):
         right: `(V,)` bool, whether the true tree has the split that this edge makes; true for leaves
             and the root.
         distances: `(X, X)` float64, from which the tree was made, leaves in the true tree's order.
-        robinson_foulds: splits of one of the trees that the other has not.
-        normalised: the same, divided by the splits of both: 0 where all agree, 1 where none does.
+        robinson_foulds: a count, the splits of one of the trees that the other has not.
+        normalised: the same, divided by the splits of both: 0 where all agree, 1 where none does. Null,
+            initial and ceiling are to be compared with it.
         null: the 5% point of `normalised` with the leaves of the recovered tree permuted.
         initial: `normalised` of the initial source, such as the network before training; NaN without one.
         ceiling: 0, what the exact distances give.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from dualnets.cli._terminal import plain_table
-from dualnets.lab.report.probe_page import CAPTION, by_level, numbered, overview
+from dualnets.lab.report.probe_page import CAPTION, by_latent, by_level, numbered, overview
 from dualnets.lab.report.tables import shown
 from hltm._names import brief
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 LINES = 160  # of tables with all metrics; more are not read on a terminal
+LATENTS = 16  # of a layer, that have a line each
 
 
 def probe_tables(table: pd.DataFrame, written: bool) -> Iterator[RenderableType]:
@@ -26,7 +27,7 @@ def probe_tables(table: pd.DataFrame, written: bool) -> Iterator[RenderableType]
     """
     from rich.text import Text
 
-    short = by_level(table)
+    short, latents = by_level(table), by_latent(table)
     compact = len(short) > LINES
     metrics = short["metric"].nunique()
     cells, notes = numbered(overview(short) if compact else short)
@@ -35,6 +36,15 @@ def probe_tables(table: pd.DataFrame, written: bool) -> Iterator[RenderableType]
     else:
         for at, (layer, rows) in enumerate(cells.groupby("layer", sort=False)):
             yield _table(rows.drop(columns="layer"), "\n" * (at > 0) + f"layer {brief(layer, 70)}")
+            own = (
+                latents[latents["layer"] == layer]
+                .drop(columns="layer")
+                .astype({"level": str, "unit": str})
+            )
+            if 0 < len(own) <= LATENTS:
+                yield _table(
+                    own, f"\nbest units of layer {brief(layer, 50)}, by {short['metric'].iloc[0]}"
+                )
     members = table["member"].nunique()
     of = f"n = {int(table['n'].max()):,} rows" + f", {members} members" * (members > 1)
     yield Text(f"\n{of}. {CAPTION}", "dim")

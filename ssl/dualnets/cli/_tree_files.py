@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from dualnets.cli import _families
@@ -57,13 +58,20 @@ def load(given: dict[str, Any]) -> LatentTree:
         ValueError: it holds no tree, or an option has no effect on its format.
     """
     import hltm
+    from hltm.formats.files import lengths_are_read
 
     if not given["tree"]:
         raise ValueError("--tree needs a value")
     names = [option.name for option in reading("tree")]
     # 0 equals False, and is a value that the reader refuses
     options = {n: given[n] for n in names if given[n] is not None and given[n] is not False}
-    return hltm.load_tree(given["tree"], **options)
+    tree = hltm.load_tree(given["tree"], **options)
+    if not {"lengths", "states"} <= options.keys() and lengths_are_read(given["tree"]):
+        # a phylogeny that is read by another convention looks like any tree
+        states = int(tree.tables.cardinality[0])
+        said = f"{options.get('lengths', 'paralinear')}, {states} states"
+        print(f"branch lengths are read as {said} (--lengths, --states)", file=sys.stderr)
+    return tree
 
 
 def check_target(path: str) -> None:

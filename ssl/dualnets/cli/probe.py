@@ -10,8 +10,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from dualnets.cli import _tree_files
-from dualnets.cli._flags import Flag, grouped, parse
 from dualnets.cli._probe_files import check_folder, write_files
+from dualnets.cli._probe_options import SAMPLES, parsed
 from hltm._names import brief
 
 if TYPE_CHECKING:
@@ -19,20 +19,6 @@ if TYPE_CHECKING:
     from hltm import LatentTree
     from hltm.data.export.read import DataFolder
 
-DESCRIPTION = """Compare activations, or the units of a torch model, with the latents of a tree.
-
-The tree is that of a file, --tree tree.json, or that of a folder that `hltm sample` wrote, --data out/.
-
-Either: --activations acts.npz, an array (rows, units) for each layer, computed on the rows of that
-folder, or on rows of the tree's data set: --seed 1 --rows 0:8192. An array whose name is the number of a
-level is compared with the latents of that level. Nothing in a file is unpickled.
-
-Or: --model mymodule:build --weights w.safetensors --layers fc1 fc2, a function without arguments that
-makes the model, and its parts by name. The model is run on rows that training never reads, or on --rows.
-
---out writes every number as table.csv, a heatmap of each layer, and a page with both."""
-
-SAMPLES = 8192
 OF_A_MODEL = ("weights", "side", "encode", "select", "pool", "samples")  # without effect on files
 CHANCE = 2 / 3  # of the latents, at least, are below the null where rows are not the right ones
 ROWS = re.compile(r"([0-9]{1,30}):([0-9]{1,30})")
@@ -40,12 +26,13 @@ ROWS = re.compile(r"([0-9]{1,30}):([0-9]{1,30})")
 
 def main(arguments: list[str]) -> int:
     """Measure, print means per level, and write the table, heatmaps and a page if a folder is named."""
-    options = _parse(arguments)
+    options = parsed(arguments)
     _check(options)
 
     import hltm
     from dualnets.cli._models import UserCode
     from hltm.probe import to_frame
+    from hltm.probe.table import with_initial
 
     data = hltm.load(options.data) if options.data else None
     tree = _tree_files.load(vars(options)) if data is None else data.tree
@@ -57,22 +44,40 @@ def main(arguments: list[str]) -> int:
         options.seed = data.recipe.seed
     forgotten = options.seed is None
     options.seed = options.seed or 0
+    code, before = UserCode(), None
     # a script may go to a folder of its own; --out is where the command was called
+    if options.initial:  # first: a model that is no function is changed by its weights
+        name = "activations" if options.activations else "weights"
+        given = None if options.initial == "none" and options.model else options.initial
+        with _hints(), chdir("."):  # an untrained network may follow nothing
+            first = _measured(SimpleNamespace(**{**vars(options), name: given}), tree, data, code)
+        before = to_frame(first, tree)
     with _hints() as hints, chdir("."):
-        found = _measured(options, tree, data, UserCode())
-    table = to_frame(found, tree)
+        found = _measured(options, tree, data, code)
+    table = with_initial(to_frame(found, tree), before)
     below = table[table["metric"] == "below_null"]["value"].mean()
-    if options.activations and below >= CHANCE and (forgotten or not hints):
-        hints.append(
-            "no --seed was given, so the rows are those of seed 0: are the activations, too?"
-            if forgotten
-            else "most latents are below their null: are the arrays of these rows, in this order?"
+    if below >= CHANCE:
+        most = (
+            "every latent is below its null" if below == 1 else "most latents are below their null"
         )
+        if options.activations and forgotten:
+            hints.append(
+                f"{most}, and no --seed was given, so the rows are those of seed 0: are the activations, too?"
+            )
+        elif options.activations and not hints:
+            hints.append(f"{most}: are the arrays of these rows, in this order, and of this tree?")
+        elif options.model and below == 1:
+            hints.append(f"{most}: was the model trained on leaves as --encode gives them?")
 
     from dualnets.cli._probe_tables import probe_tables
     from dualnets.cli._terminal import print_plain, terminal
 
     console = terminal()
+    levels = ", ".join(str(label) for label in found if isinstance(label, int))
+    if levels:
+        print_plain(
+            console, f"layers named by a level are compared with its latents alone: {levels}"
+        )
     for part in probe_tables(table, bool(options.out)):
         console.print(part)
     if options.out:
@@ -81,57 +86,6 @@ def main(arguments: list[str]) -> int:
     for hint in dict.fromkeys(hints):
         print_plain(console, f"hint: {hint}", "yellow")
     return 0
-
-
-def _parse(arguments: list[str]) -> Any:
-    metrics = "correlation, correlation_ratio, selectivity, roc_auc, mutual_information"
-    options = [
-        *grouped(
-            "rows and tree",
-            _tree_files.option(f"File of a tree: {_tree_files.FORMATS}.", "rows and tree"),
-            Flag("data", "Rows that hltm sample wrote, and their tree.", default="", metavar="FOLDER"),
-            Flag("rows", "The rows that the activations were computed on, or that a model is run on.",
-                 default="", metavar="START:STOP", note="(default: all of --data)"),
-            Flag("samples", "Rows that a model is run on, if not --rows.", kind=int,
-                 note=f"(default: {SAMPLES})"),
-            Flag("seed", "Seed of the rows, unless --data gives it.", kind=int, note="(default: 0)"),
-            *_tree_files.reading("rows and tree"),
-        ),
-        *grouped(
-            "what is probed",
-            Flag("activations", "An array for each layer: .npz, .safetensors, .pt; one layer: .npy, or "
-                 ".csv or .parquet with a column for each unit.", default="", metavar="FILE"),
-            Flag("model", "The function that makes the torch module.", default="",
-                 metavar="MODULE:FUNCTION"),
-            Flag("weights", "Its state dict: .safetensors, .pt or .pth.", metavar="FILE"),
-            Flag("layers", "Layers of the file, or parts of the model, in this order; * stands for any "
-                 "text.", default=[], metavar="NAME", several=True,
-                 note="(default: all layers; all parts without parts of their own)"),
-            Flag("side", "Whether the output or the input of a part is probed.",
-                 choices=("output", "input"), note="(default: output)"),
-            Flag("encode", "From leaves to the model's input: bits, signs, one-hot, one-hot-sequence, "
-                 "tokens, or a function of states (B, X).", metavar="NAME|MODULE:FUNCTION",
-                 note="(default: bits)"),
-            Flag("select", "The item of what the parts return, by place or name, e.g. 0 or hidden.",
-                 metavar="ITEM"),
-            Flag("pool", "One position, or their mean or maximum, where parts return a sequence or an "
-                 "image.", choices=("mean", "max", "first", "last"),
-                 note="(default: units at every position)"),
-            Flag("batch_axis", "The axis of the rows in arrays or in what the parts return, members "
-                 "aside.", kind=int, note="(default: the first; of a model, it is found)"),
-        ),
-        *grouped(
-            "measures and output",
-            Flag("metrics", f"Some of {metrics}, or functions of activations (B, U) and states (B, T).",
-                 default=[], metavar="NAME|MODULE:FUNCTION", several=True,
-                 note="(default: correlation and selectivity; for more than two states correlation_ratio)"),
-            Flag("lags", "Pairings of units with the latents of other rows, for the null; 0 for none.",
-                 kind=int, note="(default: 200)"),
-            Flag("out", "Folder for table.csv, a heatmap of each layer and a page.", default="",
-                 metavar="FOLDER"),
-        ),
-    ]  # fmt: skip
-    return SimpleNamespace(**parse(options, arguments, "hltm probe", DESCRIPTION))
 
 
 def _check(options: Any) -> None:
@@ -223,6 +177,13 @@ def _measured(
     try:
         with code.errors(f"--model {brief(options.model)}" if options.model else "--metrics"):
             return probe_layers(source, tree, **choices)
+    except ValueError as error:
+        if "batch_axis" not in str(error):
+            raise
+        text = (
+            str(error).replace("batch_axis=", "--batch-axis ").replace("batch_axis", "--batch-axis")
+        )
+        raise ValueError(text) from error
     except RuntimeError as error:  # of torch, which has no error of its own for it
         if "allocate memory" not in str(error):
             raise

@@ -82,7 +82,7 @@ def _written(console: Console, out: str, write: Callable[[], DataFolder]) -> int
 
 def _parse(arguments: list[str]) -> tuple[dict[str, Any], Any]:
     """The options, and the function that makes a tree of the family; None with --tree."""
-    file = _tree_files.named(arguments)
+    file, name = _tree_files.named(arguments), ""
     if file is None:
         name, make = _families.requested(arguments)
         of_the_tree = _families.options(name, make, TAKEN)
@@ -103,7 +103,8 @@ def _parse(arguments: list[str]) -> tuple[dict[str, Any], Any]:
             Flag("start", "The first row.", kind=int, default=0),
             Flag("views", "Augmented draws of the leaves for each row.", kind=int, default=0),
             Flag("augment", "What a view draws again, e.g. keep-root or resample-leaves:0.2.", default=""),
-            Flag("nodes", "Latents to keep: all, leaves (none), or names: 0,1,2.", default="all"),
+            Flag("nodes", "Latents to keep beside the leaves: all, leaves (none), or names: 0,1,2.",
+                 default="all"),
         ),
         *grouped(
             "files",
@@ -121,7 +122,9 @@ def _parse(arguments: list[str]) -> tuple[dict[str, Any], Any]:
                  switch=True),
         ),
     ]  # fmt: skip
-    return parse(options, arguments, "hltm sample", DESCRIPTION), make
+    chosen = _families.value_of("--family", arguments)
+    command = "hltm sample" + (f" --family {name}" if chosen and make else "")
+    return parse(options, arguments, command, DESCRIPTION), make
 
 
 def _out(meaning: str) -> Flag:
@@ -149,6 +152,10 @@ def _export(console: Console, tree: LatentTree, options: dict[str, Any]) -> Data
     nodes = (
         options["nodes"] if options["nodes"] in ("all", "leaves") else options["nodes"].split(",")
     )
+    if isinstance(nodes, list) and "leaves" in nodes and "leaves" not in tree.topology.names:
+        raise ValueError(
+            f"--nodes {options['nodes']}: leaves are always kept, so name the latents alone, e.g. --nodes 0"
+        )
     with _executor(options) as executor, progress_bar(console, "rows") as bar:
         try:
             return hltm.export(
@@ -185,11 +192,15 @@ def show_rows(bar: Progress, done: int, total: int) -> None:
 def _show(console: Console, data: DataFolder, out: str, seconds: float) -> None:
     """Print what is written, where it is, and how to read it."""
     shards = data.manifest["shards"]
-    size = sum(entry["bytes"] for entry in shards) / 1e6
+    size = sum(entry["bytes"] for entry in shards)
+    shown = f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} kB"
     files = f"{len(shards):,} {data.recipe.file_format} file{'s' * (len(shards) != 1)}"
     rows = sum(entry["rows"] for entry in shards)
-    held = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in data.recipe.widths.items())
-    console.print(f"{rows:,} rows in {files}, {size:,.1f} MB, {seconds:.1f} s")
+    held = ", ".join(
+        f"{n} in {name.replace('_', ' ')}" if name.startswith("view_") else f"{n} {name}"
+        for name, n in data.recipe.widths.items()
+    )
+    console.print(f"{rows:,} rows in {files}, {shown}, {seconds:.1f} s")
     console.print(f"states of a row: {held}", style="dim")
     print_plain(console, f"\n  {out}")
     console.print("\nhltm.load reads it in Python; hltm sample --verify checks it.", style="dim")

@@ -226,10 +226,11 @@ def _notes(
         yield "r: exact correlation with the parent and with the root"
     else:
         yield "R: exact maximal correlation with the parent; I: mutual information in nats"
-    yield "own, all: highest correlation of any function of its own leaves, of all leaves, with it"
+    it = "it" if tree.tables.binary else "any function of it"
+    yield f"own, all: highest correlation of any function of its own leaves, of all leaves, with {it}"
     errors = [float(bound.standard_error.max()) for bound in (own, every)]
     if listed and any(errors):
-        yield "±: standard error, where the leaves have too many states to enumerate"
+        yield "±: standard error, where the leaves have too many states to enumerate; none exceeds 1"
     elif any(errors):
         yield (
             f"Where the leaves have too many states to enumerate, they are {samples:,} samples; the "

@@ -149,11 +149,12 @@ def by_variant(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     Cells of one variant that differ in anything but their seed are named apart; in a table without
     variants all cells are of one.
     """
-    return {str(name): rows for name, rows in pooled(table).groupby(_variants(table), sort=False)}
+    together = pooled(table).groupby(table["cell"].map(_names(table)), sort=False)
+    return {str(name): rows for name, rows in together}
 
 
-def _variants(table: pd.DataFrame) -> pd.Series:
-    """The variant of every row, as `by_variant` names it."""
+def _names(table: pd.DataFrame) -> dict[str, str]:
+    """Cell -> its variant, as `by_variant` names it."""
     columns = list(table.columns)
     end = columns.index("variant") + 1 if "variant" in columns else columns.index("member")
     settings = table.columns[:end].drop(["experiment", "run", "cell", "seed"], errors="ignore")
@@ -163,7 +164,7 @@ def _variants(table: pd.DataFrame) -> pd.Series:
         name = str(own.get("variant", ""))
         extra = ", ".join(f"{field.replace('_', ' ')} {own[field]}" for field in free)
         names[cell] = f"{name} ({extra})" if name and extra else name or extra or "all"
-    return table["cell"].map(names)
+    return names
 
 
 def lost_members(table: pd.DataFrame) -> set[int]:
@@ -180,7 +181,7 @@ def lost_members(table: pd.DataFrame) -> set[int]:
     ends = last_step(pooled(table))
     ends = ends[ends["metric"].isin((*SCORES, SPREAD)) & (ends["node"] != "output")]
     bad = ~np.isfinite(ends["value"]) | ((ends["metric"] == SPREAD) & (ends["value"] < LOST))
-    of_tree = bad.groupby([_variants(table)[ends.index], ends["member"]]).any()
+    of_tree = bad.groupby([ends["cell"].map(_names(table)), ends["member"]]).any()
     few = of_tree.groupby(level=0).transform("mean") < FEW
     return {int(member) for _, member in of_tree.index[of_tree & few]}
 

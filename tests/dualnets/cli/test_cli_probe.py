@@ -1,5 +1,7 @@
 """The command `hltm probe`: activations and models of one's own, and how it refuses."""
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -111,15 +113,14 @@ def test_an_exported_folder_says_which_rows_and_which_tree(home, capsys):
 def test_a_forgotten_seed_gets_a_hint(home, capsys):
     given = ("--activations", "acts.npz", "--tree", "tree.json", "--lags", "20")
     _, out, err = run(capsys, *given, "--rows", "500:1500")
+    below = "hint: every latent is below its null"
     assert out.splitlines()[-1].startswith(
-        "hint: no --seed was given, so the rows are those of seed 0"
+        f"{below}, and no --seed was given, so the rows are those"
     )
     assert err == ""
     _, out, _ = run(capsys, *given, "--rows", "500:1500", "--seed", "0")
     assert "no --seed" not in out
-    assert out.splitlines()[-1].startswith(
-        "hint: most latents are below their null: are the arrays"
-    )
+    assert out.splitlines()[-1].startswith(f"{below}: are the arrays of these rows, in this order")
     wide = np.random.default_rng(0).normal(size=(1000, 9))
     np.savez("wide.npz", **{f"layer{at}": wide + at for at in range(4)})  # 28 comparisons
     _, out, err = run(
@@ -127,6 +128,63 @@ def test_a_forgotten_seed_gets_a_hint(home, capsys):
     )
     assert out.splitlines()[-1].startswith("hint: no unit of any layer follows a latent")
     assert err == ""
+
+
+def test_the_untrained_network_stands_beside_the_trained(home, capsys):
+    noise = np.random.default_rng(0).normal(size=(1000, 8))
+    np.savez("before.npz", **{"hidden": noise, "2": noise[:, :2, None]})
+    given = ("--activations", "acts.npz", "--tree", "tree.json", "--rows", "500:1500", "--lags", "20",
+             "--seed", "4", "--initial")  # fmt: skip
+    status, out, _ = run(capsys, *given, "before.npz", "--out", "probed")
+    assert status == 0
+    assert "hint" not in out
+    assert "layers named by a level are compared with its latents alone: 2" in out
+    assert "best units of layer hidden, by correlation" in out
+    table = pd.read_csv("probed/table.csv", dtype={"layer": str, "node": str})
+    best = table[table["metric"] == "correlation"]
+    assert best["initial"].between(0, 0.2).all()
+    assert (best["initial"] > 0).all()
+    assert np.allclose(
+        best["gap_closed"] * (best["ceiling"] - best["initial"]), 1 - best["initial"]
+    )
+    np.savez("before.npz", other=noise)
+    status, _, err = run(capsys, *given, "before.npz")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "the initial source has layers ['other'], expected" in err
+
+
+def test_weights_before_and_after(home, capsys):
+    nn = torch.nn
+    model = nn.Sequential(nn.Linear(8, 5), nn.ReLU(), nn.Linear(5, 3))
+    save_file(model.state_dict(), "w.safetensors")
+    given = ("--model", "probed_model:net", "--weights", "w.safetensors", "--tree", "tree.json", "--layers",
+             "0", "--samples", "200", "--lags", "5", "--out", "probed", "--initial")  # fmt: skip
+    (home / "probed_model.py").write_text(f"{SOURCE}\nnet = build()\nnet[0].weight.data.zero_()\n")
+    sys.modules.pop("probed_model", None)
+    assert (
+        run(capsys, *given, "none")[0] == 0
+    )  # a module is changed by its weights: measured before
+    table = pd.read_csv("probed/table.csv")
+    best = table[table["metric"] == "correlation"]
+    assert (best["initial"] == 0).all()
+    assert (best["value"] > 0).all()
+
+
+def test_an_axis_is_named_as_on_the_command_line(home, capsys):
+    np.save("turned.npy", np.zeros((3, 1000)))
+    given = (
+        "--activations",
+        "turned.npy",
+        "--tree",
+        "tree.json",
+        "--rows",
+        "0:1000",
+        "--seed",
+        "4",
+    )
+    status, _, err = run(capsys, *given)
+    assert status == 2
+    assert "if axis 1 is that of the rows, give --batch-axis 1" in err
 
 
 def test_layers_of_a_file_are_chosen_in_order(home, capsys):

@@ -39,7 +39,7 @@ def test_it_writes_what_the_library_draws(capsys, tmp_path):
     _, second = tree.views(draw, hltm.resample_leaves(0.2))
     assert data.views[1][:].equal(second.leaves)
     assert said.startswith("2,000 rows in 2 parquet files, ")
-    assert "states of a row: leaves 8, latents 7, view 1 8, view 2 8" in said
+    assert "states of a row: 8 leaves, 7 latents, 8 in view 1, 8 in view 2" in said
     assert all(len(line) <= 80 or str(out) in line for line in said.splitlines())
     assert "\x1b" not in said
 
@@ -80,11 +80,13 @@ def test_a_saved_tree_and_chosen_latents(capsys, tmp_path):
 def test_a_tree_of_another_programs_file(capsys, tmp_path):
     text = "((human:0.1,chimp:0.1):0.3,lemur:0.5);"
     (tmp_path / "tree.nwk").write_text(text)
-    status, _, _ = run(
+    _, _, said = run(capsys, "--tree", tmp_path / "tree.nwk", "-n", 4, tmp_path / "default")
+    assert said == "branch lengths are read as paralinear, 2 states (--lengths, --states)\n"
+    status, _, said = run(
         capsys, "--tree", tmp_path / "tree.nwk", "--lengths", "expected-changes", "--states", 4,
         "-n", 40, tmp_path / "out",
     )  # fmt: skip
-    assert status == 0
+    assert (status, said) == (0, "")
     tree = hltm.LatentTree.from_newick(text, lengths="expected-changes", states=4)
     assert hltm.load(tmp_path / "out").leaves[:].equal(tree.sample(40, seed=0).leaves)
 
@@ -172,6 +174,14 @@ def test_the_bar_shows_rate_and_time_left():
         ),
         (("-n", "5", "--augment", "blur", "--views", "1", "out"), "unknown augmentation 'blur'"),
         (("-n", "5", "--nodes", "oak", "out"), "oak"),
+        (
+            ("-n", "5", "--nodes", "leaves,0", "out"),
+            "leaves are always kept, so name the latents alone",
+        ),
+        (
+            ("-n", "5", "--family", "random-hierarchy", "out"),
+            "--v is required; hltm sample --family random-hierarchy --help shows the options",
+        ),
         (("-n", "5", "--tree", "none.json", "out"), "none.json: no such file"),
         (("-n", "5", "--tree", "x", "--family", "y", "out"), "give --tree or --family, not both"),
         (("-n", "5", "--lengths", "paralinear", "out"), "unknown option --lengths"),

@@ -27,6 +27,7 @@ OF_THEIR_OWN = ("augmentation", "complexity", "depth_and_width", "hierarchy", "p
 DRAWN = (*OF_THEIR_OWN, "branching", "byol_batchnorm", "byol_reinit")
 ALSO = ("architecture", "byol_ablation", "byol_normalisation", "byol_predictor", "byol_target",
         "cardinality", "losses", "methods", "pair_weights", "supervised")  # fmt: skip
+ALWAYS = ("augmentation", "complexity", "hierarchy", "byol_batchnorm")
 EVERY = (*DRAWN, *ALSO)
 TREES = 2
 # settings that figures and rules use; each of the others would be a column that costs time
@@ -134,8 +135,9 @@ def troubles(figure, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "alike"),
     [
-        *((name, False) for name in DRAWN),
+        *((name, False) for name in ALWAYS),
         ("losses", True),
+        *(pytest.param(n, False, marks=pytest.mark.slow) for n in DRAWN if n not in ALWAYS),
         *(pytest.param(name, False, marks=pytest.mark.slow) for name in ALSO),
         *(pytest.param(name, True, marks=pytest.mark.slow) for name in OF_THEIR_OWN),
     ],

@@ -55,6 +55,7 @@ def test_only_what_a_claim_is_about_must_be_flat():
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_small_cells():
     table, _ = few_cells(load("pair_weights"), lambda own: True, members=2, steps=5)
     settings = table.drop_duplicates("variant").set_index("variant")

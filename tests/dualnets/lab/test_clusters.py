@@ -136,7 +136,8 @@ def test_a_cluster_that_is_interrupted_while_it_starts_is_closed(monkeypatch, ct
     assert events == [True, "closed"]  # and its processes do not receive Ctrl-C
 
 
-@pytest.mark.parametrize("dying", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("dying", [False, True])
 def test_cells_on_a_cluster(tmp_path, dying):
     """The same values as in this process; a worker that dies is replaced, and twice is enough."""
     pytest.importorskip("distributed")

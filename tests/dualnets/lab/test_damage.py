@@ -122,7 +122,14 @@ def test_damaged_cells_are_set_aside_and_computed_again(copied_run, monkeypatch)
     assert len(aside) == 1  # what was there is not lost
 
 
-@pytest.mark.parametrize("file", ["index.html", "emergence.png", "results.parquet", "verdict.json"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        "results.parquet",
+        "verdict.json",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("index.html", "emergence.png")),
+    ],
+)
 def test_a_finished_run_that_misses_a_file_is_made_again_from_its_cells(
     copied_run, monkeypatch, file
 ):

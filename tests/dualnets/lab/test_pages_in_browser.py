@@ -209,6 +209,7 @@ def test_a_page_is_small(page):
     assert page.stat().st_size < LARGEST / 5
 
 
+@pytest.mark.slow
 def test_an_index_of_twenty_runs_opens_and_filters(tab, tmp_path):
     runs, text = [], made_up_page(Site(site.INDEX, site.PLOTLY))
     for number in range(20):

@@ -29,6 +29,9 @@ def test_means_are_of_one_level(table):
     assert row.index.tolist() == [2, 1]
     for level in (1, 2):
         assert row["value"][level] == pytest.approx(own[own["level"] == level]["value"].mean())
+        sums = own[own["level"] == level][["value", "initial", "ceiling"]].sum()
+        gap = (sums["value"] - sums["initial"]) / (sums["ceiling"] - sums["initial"])
+        assert row["gap_closed"][level] == pytest.approx(gap, abs=1e-9)
         assert row["null"][level] == pytest.approx(own[own["level"] == level]["null"].mean())
 
 

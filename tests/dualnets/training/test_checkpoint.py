@@ -179,7 +179,7 @@ def test_an_interrupted_training_says_from_where_it_goes_on(tmp_path):
     "method",
     [
         dualnets.BYOL(dualnets.Head((4, 3)), dualnets.Head((4, 3), norm=dualnets.BatchNorm())),
-        dualnets.MoCo(queue=8),
+        pytest.param(dualnets.MoCo(queue=8), marks=pytest.mark.slow),
     ],
     ids=lambda method: type(method).__name__,
 )

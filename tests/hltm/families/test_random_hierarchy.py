@@ -152,6 +152,8 @@ def test_symbols_of_part_of_a_draw():
     assert hltm.symbols(leaves, m=2).equal(whole[:, 3:])
     with pytest.raises(ValueError, match="keeps nodes from"):
         hltm.symbols(leaves, m=2, level=1)
+    with pytest.raises(TypeError, match="expected a draw, got list; of an exported folder give"):
+        hltm.symbols([], m=2, level=1)
     with pytest.raises(ValueError, match="m must be at least 1, got 0"):
         hltm.symbols(leaves, m=0)
 

@@ -368,3 +368,8 @@ def test_bad_arguments_are_refused(tmp_path):
     (tmp_path / "x").write_bytes(b"\xff\xfe")
     with pytest.raises(ValueError, match="is no text file in UTF-8"):
         hltm.PCFG.load(tmp_path / "x")
+
+
+def test_many_strings_print_in_one_line():
+    drawn = hltm.PCFG.from_text(NESTED).sample(1000, seed=0, max_length=9)
+    assert repr(drawn) == "Sentences(1000 strings of at most 9 tokens, symbols 'S', 'T')"

@@ -67,6 +67,29 @@ def test_joints_covariances_and_informations_equal_enumeration(seed, nodes, zero
             )
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_maximal_correlations_are_those_of_the_best_functions(seed):
+    tree = irregular_tree(seed, nodes=7, max_states=4, zeros=0.3 * (seed % 2))
+    every = range(7)
+    found = tree.maximal_correlation(every, every)
+    for a in every:
+        for b in every:
+            pair = enumerated_pair(tree, a, b)
+            p, q = pair.sum(1), pair.sum(0)
+            kept = pair[p > 0][:, q > 0] / np.sqrt(np.outer(p[p > 0], q[q > 0]))
+            # the first singular value, 1, is that of constant functions
+            values = np.append(np.linalg.svd(kept, compute_uv=False), 0)
+            assert float(found[a, b]) == pytest.approx(values[1], abs=1e-9)
+    for v in every[1:]:  # along a path it is at most the product of the edges'
+        p = int(tree.topology.parent[v])
+        assert found[0, v] <= found[0, p] * found[p, v] + 1e-9
+    binary = irregular_tree(seed, nodes=7, max_states=2)
+    torch.testing.assert_close(
+        binary.maximal_correlation(every, every), binary.correlation(every, every).abs(),
+        rtol=0, atol=1e-9,
+    )  # fmt: skip
+
+
 def test_lists_of_nodes_make_a_grid_in_their_own_order():
     tree = irregular_tree(3, nodes=9, max_states=3, members=2)
     a, b = [7, 2, 2], [0, 8, 5, 1]

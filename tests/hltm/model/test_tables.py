@@ -32,7 +32,7 @@ BAD = {
     "one root state": ("a", [1.0], r"node 'a' has 1 state"),
     "no states": ("c", np.zeros((3, 0)), r"node 'c' has 0 state"),
     "too many states": ("c", np.zeros((3, 65537)), r"node 'c' has 65537 state\(s\), expected 2..65536"),
-    "ragged": ("b", [[0.5, 0.5, 0.0], [1.0]], r"'b' is not an array of numbers"),
+    "ragged": ("b", [[0.5, 0.5, 0.0], [1.0]], "its rows have 1 and 3 entries"),
     "text": ("b", "uniform", r"'b' is not an array of numbers"),
     "nothing": ("b", None, r"'b' is not an array of numbers"),
     "four axes": ("b", np.ones((1, 1, 2, 3)) / 3, r"'b' has shape \(1, 1, 2, 3\)"),

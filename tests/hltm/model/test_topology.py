@@ -132,6 +132,9 @@ def test_nodes_are_found_by_name_and_number():
     assert topology.nodes(np.int64(1)).tolist() == [1]
     with pytest.raises(KeyError, match="unknown node 'c'; the tree has 'a', 'b', '7'"):
         topology.node("c")
+    rain = Topology.from_parents({"rain": None, "wind": "rain"})
+    with pytest.raises(KeyError, match=r"unknown node 'Rain' \(did you mean 'rain'\?\)"):
+        rain.node("Rain")
     with pytest.raises(IndexError, match=r"0\.\.2, got 3"):
         topology.node(3)
     with pytest.raises(IndexError, match="got -1"):

@@ -56,6 +56,19 @@ def test_untrained_and_meaningless_units():
     assert (untrained.value > untrained.null).all()
 
 
+def test_the_initial_source_is_measured_on_the_same_rows():
+    draw = TREE.sample(300, seed=1)
+    options = {"draw": draw, "whole": True, "belief": "log-odds"}
+    beliefs = TREE.posterior(draw.leaves, nodes=TREE.latents).marginals[..., 1].logit()
+    leaves = {"x": draw.leaves.double()}
+    table = belief_geometry({"x": beliefs}, TREE, initial=leaves, **options, lags=0)
+    alone = belief_geometry(leaves, TREE, **options)
+    assert np.allclose(table.initial, alone.value, atol=1e-9)
+    assert np.allclose(table.gap_closed, 1, atol=1e-3)
+    with pytest.raises(ValueError, match=r"initial source has layers \['y'\], expected \['x'\]"):
+        belief_geometry({"x": beliefs}, TREE, initial={"y": beliefs}, **options)
+
+
 def test_it_is_least_squares_on_held_out_rows_however_they_are_batched(monkeypatch):
     draw = TREE.sample(2000, seed=1)
     units = random_units(draw.leaves).double()

@@ -67,7 +67,13 @@ def test_ceiling_and_null_are_marked():
     assert len(without.collections) == 1
 
 
-@pytest.mark.parametrize("metric", ["selectivity", "roc_auc", "mutual_information"])
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "selectivity",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("roc_auc", "mutual_information")),
+    ],
+)
 def test_every_metric_can_be_shown(metric):
     found = layer(lags=0, metrics=["correlation", metric])
     above, main = drawn(heatmap_figure(found, TREE, metric=metric, title="mine"))

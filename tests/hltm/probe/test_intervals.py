@@ -31,3 +31,23 @@ def test_intervals_over_members_cover_and_average_latents_first():
         over_members(table, by=["level"], seed=0)
     with pytest.raises(ValueError, match="confidence in"):
         over_members(table, by=["metric"], confidence=1, seed=0)
+
+
+def test_gaps_closed_are_ratios_of_sums():
+    table = pd.DataFrame(
+        {
+            "member": [0, 0, 1, 1, 1],
+            "metric": "m",
+            "value": [0.9, 0.59, 0.8, 0.7, 0.3],
+            "initial": [0.1, 0.6, 0.4, 0.3, np.nan],
+            "ceiling": [0.9, 0.61, 0.9, 0.8, 1.0],
+        }
+    )
+    found = over_members(table, by=["metric"], of="gap_closed", seed=0)
+    first, second = 0.79 / 0.81, 0.8 / 1.0  # the mean of ratios of member 0 is 0
+    assert found["mean"].item() == pytest.approx((first + second) / 2, abs=1e-12)
+    assert found["members"].item() == 2
+    with pytest.raises(ValueError, match="measure with initial="):
+        over_members(table.assign(initial=np.nan), by=["metric"], of="gap_closed", seed=0)
+    with pytest.raises(ValueError, match="'value' or 'gap_closed', got 'null'"):
+        over_members(table, of="null", seed=0)

@@ -1,5 +1,6 @@
 """Vectors at positions against direct computations: ancestors, ceilings of what a position sees, members."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -115,6 +116,19 @@ def test_a_causal_network_is_compared_with_the_leaves_before_a_position():
     assert (
         causal[causal.position == 0].ceiling.max() < 1e-6
     )  # nothing is known before the first leaf
+
+
+def test_the_initial_source_has_the_context_of_the_source():
+    draw = TREES.sample(300, seed=1)
+    before = {1: noisy(draw.leaves).flip(2)}
+    causal = Stub({1: noisy}, causal=True)
+    table = measure_positions(causal, TREES, draw=draw, initial=before, lags=20)
+    alone = measure_positions(before, TREES, draw=draw, context="before", lags=20)
+    assert np.allclose(table.initial, alone.value, atol=1e-9)
+    expected = (table.value - alone.value) / (alone.ceiling - alone.value)
+    room = alone.ceiling > alone.value
+    assert np.allclose(table.gap_closed[room], expected[room], atol=1e-9)
+    assert table.gap_closed[~room].isna().all()
 
 
 def test_leaves_at_different_depths_have_their_own_ancestors():

@@ -85,7 +85,8 @@ def test_ceilings_that_follow_from_that_of_correlations():
             expected = tree.ceiling([row.rival], leaves="all").value.item()
             assert row.ceiling == pytest.approx(expected, abs=1e-6)
     assert only(table, "linear_cka")["ceiling"].tolist() == [1.0, 1.0]
-    assert only(table, "effective_rank")["ceiling"].tolist() == [6.0, 6.0]
+    for metric in ("effective_rank", "feature_spread"):  # larger is not better
+        assert only(table, metric)[["ceiling", "gap_closed"]].isna().to_numpy().all()
 
 
 def test_one_network_s_ceilings_are_computed_once(monkeypatch):

@@ -168,7 +168,12 @@ def test_a_context_that_fails_records_nothing_more_and_leaves_no_hook():
 def test_what_is_refused():
     with pytest.raises(ValueError, match="every must be at least 1, got 0"):
         LearningCurves(made(), TREE, every=0, seed=0)
-    with pytest.raises(ValueError, match="a TorchNetwork names its own layers, got layers="):
+    with pytest.raises(
+        ValueError, match="a TorchNetwork has its own layers and encode, got layers="
+    ):
         LearningCurves(TorchNetwork(made(), ["0"]), TREE, layers=["0"], seed=0)
+    with pytest.raises(ValueError, match="layers and encode, got encode='signs'"):
+        LearningCurves(TorchNetwork(made(), ["0"]), TREE, encode="signs", seed=0)
+    assert LearningCurves(made(), TREE, encode="signs", seed=0).network.encode == "signs"
     with pytest.raises(ValueError, match="nothing is recorded"):
         LearningCurves(made(), TREE, seed=0).table()

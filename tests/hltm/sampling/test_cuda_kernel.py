@@ -21,11 +21,12 @@ MANY = [2, 300, 2, 3, 4, 5, 6]
 FAKE = torch.device("cuda")
 
 
-def test_the_simulated_kernel_equals_the_reference():
+@pytest.mark.parametrize("cases", ["few", pytest.param("all", marks=pytest.mark.slow)])
+def test_the_simulated_kernel_equals_the_reference(cases):
     """In a process of its own: numba decides when it is imported whether it simulates."""
     chosen = {"NUMBA_ENABLE_CUDASIM": "1", "PYTHONPATH": os.pathsep.join(map(str, sys.path))}
     found = subprocess.run(
-        [sys.executable, "-W", "error", SIMULATED], env=os.environ | chosen, capture_output=True,
+        [sys.executable, "-W", "error", SIMULATED, cases], env=os.environ | chosen, capture_output=True,
         text=True, check=False,
     )  # fmt: skip
     assert found.stdout == "equal\n", found.stderr

@@ -12,8 +12,9 @@ TERMS = {  # the first sentence is short, and says it alone
     "below null": "Latents, or units, that score no better than the null.",
     "candidates": "The units among which a latent's best is looked for. In a tree network they are its own "
     "block, in a dense one the whole layer.",
-    "ceiling": "The best score that any function of the leaves reaches. Pictures have none that is known; "
-    "there an accuracy of 1 takes its place.",
+    "ceiling": "The best score that any function of the leaves reaches. Of a latent with more than two "
+    "states it is the best correlation with any function of the state, so 1 need not mean that the state can "
+    "be decoded. Pictures have none that is known; there an accuracy of 1 takes its place.",
     "collapsed": "Embeddings that hardly differ between inputs: a spread near 0.",
     "control": "The same with nothing to be learned, e.g. views that share nothing. What also grows there "
     "is no effect.",
@@ -35,23 +36,35 @@ TERMS = {  # the first sentence is short, and says it alone
     "interval": "The 95% interval, in brackets or as ± half of its width. It comes from a procedure that "
     "covers the true value in 95% of repetitions with other trees or networks.",
     "latent": "A hidden node of the tree that generates the data. Its leaves alone are seen.",
-    "level": "Levels are counted from the leaves, which are level 0, up to the root.",
+    "linear cka": "How alike activations and exact posteriors are. It is HSIC(x, y) / sqrt(HSIC(x, x) "
+    "HSIC(y, y)) of linear kernels: 1 where they are the same up to a rotation and one scale, and 0 on "
+    "average where they are independent.",
+    "level": "Levels are counted from the leaves, which are level 0, up to the root. A node's level is its "
+    "height above its deepest leaf, so where leaves differ in depth some hang from a high node.",
     "n": "The number of independent values behind a number. They are trees, each with a network of its own, "
     "or networks on pictures.",
+    "matched": "The score where each unit stands for one latent at most. The assignment is the one with the "
+    "largest sum.",
     "null": "The 95% quantile of what meaningless units score. A score that is no better is no evidence.",
     "open": "The run does not decide. There are too few trees, curves that are not flat, an interval on both "
     "sides of a bound, or settings of one's own.",
     "p": "The probability of a difference at least this large if there were none. It is multiplied by the "
     "number of tests.",
+    "partial correlation": "The best unit's correlation with a latent given its parent. Rows of equal "
+    "state of the parent are compared. A unit that only follows the parent has 0.",
     "plateau": "The flat end of a curve. Over the last half of the updates it changes by no more than is "
     "allowed; without it there is no verdict on the end of training.",
     "rank correlation": "Spearman's: the correlation of two orders. It is 1 where they are the same.",
+    "rival": "The other latent that a latent's best unit follows most. Its value is the correlation "
+    "ratio of the unit with it.",
+    "rival baseline": "The score of the rival's exact posterior for this latent. A unit that "
+    "only follows the rival reaches this.",
     "root": "The top latent; alone, the best |correlation| with it after training. Every leaf "
     "descends from it.",
     "selectivity": "Half the difference of a unit's means in a latent's two states. It is Equation "
     "4.2 of docs/theory.md.",
     "spread": "How differently embeddings of different inputs point. 0 is a collapse to a point, 1 is "
-    "everywhere.",
+    "everywhere. Probes call it feature spread.",
 }
 SPELLED = {  # how terms stand in tables and sentences -> the term
     "best |correlation|": "alignment", "|correlation|": "alignment", "before": "initial",
@@ -59,7 +72,8 @@ SPELLED = {  # how terms stand in tables and sentences -> the term
     "95% interval": "interval", "intervals": "interval", "95% intervals": "interval",
     "collapse": "collapsed", "collapses": "collapsed", "diverge": "diverged", "lost": "diverged",
     "emerge": "emerges", "linear all": "accuracy", "linear few": "accuracy", "null value": "null",
-    "embedding": "spread", "gaps closed": "gap closed", "half of the gap at": "half gap at",
+    "embedding": "spread", "gaps closed": "gap closed", "feature spread": "spread", "rivals": "rival",
+    "half of the gap at": "half gap at",
 }  # fmt: skip
 # in a heading such as `ratio when level` these words are no terms; alone, or at its start, they are
 WHOLE = {"p", "n", "level", "levels", "rank", "before", "initial", "open", "holds", "fails", "control",

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from dualnets.lab.report.document import document
 from dualnets.lab.report.tables import html_table
 from hltm._names import brief, visible
+from hltm.probe.table import gap_closed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +21,7 @@ FIRST = 40  # rows of the whole table that the page shows
 OPEN = 4  # layers whose parts of the page are open; of more, each opens when it is clicked
 CAPTION = (
     "Means over the latents of a level and over members. Null: the 95% quantile of the score of "
-    "meaningless units. Ceiling: the best score of any function of the leaves."
+    "meaningless units. Ceiling: the best score of any function of the leaves, where one is known."
 )
 STYLE = """
 h1, h2, summary { overflow-wrap: anywhere; }
@@ -39,8 +40,8 @@ def by_level(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         layer, metric, level (-1 for a number of the layer as a whole; these come last), the means
-        value, null, initial, ceiling and gap_closed, of which those without any number are left
-        out, and note: why a number is missing.
+        value, null, initial and ceiling, gap_closed = Σ (value - initial) / Σ (ceiling - initial), of
+        which those without any number are left out, and note: why a number is missing.
 
     Example:
         >>> import hltm
@@ -54,8 +55,13 @@ def by_level(table: pd.DataFrame) -> pd.DataFrame:
     """
     numbers = ["value", "null", "initial", "ceiling", "gap_closed"]
     full = table.assign(level=table["level"].where(table["node"] != "", -1))
-    groups = full.groupby(["layer", "metric", "level"], sort=False)
-    means = groups[numbers].mean().dropna(axis=1, how="all")
+    key = ["layer", "metric", "level"]
+    groups = full.groupby(key, sort=False)
+    means = groups[numbers].mean()
+    # sums are divided: the mean of ratios would be that of the latents with hardly any gap
+    known = full.dropna(subset=["value", "initial", "ceiling"])
+    means["gap_closed"] = gap_closed(known.groupby(key)[["value", "initial", "ceiling"]].sum())
+    means = means.dropna(axis=1, how="all")
     notes = groups["note"].agg(lambda found: "; ".join(filter(None, dict.fromkeys(found))))
     return means.join(notes).reset_index()
 
@@ -76,6 +82,24 @@ def numbered(short: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 def overview(short: pd.DataFrame) -> pd.DataFrame:
     """The rows of the first metric, for all layers."""
     return short[short["metric"] == short["metric"].iloc[0]].drop(columns="metric")
+
+
+def by_latent(table: pd.DataFrame) -> pd.DataFrame:
+    """The best unit of each latent by the first metric: a row for each layer and latent of one member.
+
+    Example:
+        >>> import hltm
+        >>> tree = hltm.symmetric_binary(depth=2, seed=0)
+        >>> draw = tree.sample(1000, seed=1)
+        >>> rows = by_latent(hltm.probe.measure(draw.leaves.float(), tree, draw=draw))
+        >>> rows["node"].tolist(), list(rows.columns)
+        (['0', '1', '2'], ['layer', 'node', 'level', 'unit', 'value', 'null', 'ceiling'])
+    """
+    columns = ["layer", "node", "level", "unit", "value", "null", "initial", "ceiling"]
+    rows = table[(table["metric"] == table["metric"].iloc[0]) & (table["node"] != "")]
+    if table["member"].nunique() > 1:
+        rows = rows.iloc[:0]
+    return rows[columns].dropna(axis=1, how="all").reset_index(drop=True)
 
 
 def write(path: Path, table: pd.DataFrame, pictures: Mapping[int | str, Path], tree: str) -> None:

@@ -1,4 +1,4 @@
-"""Damaged exports of every format: the rows that were written, or one clear refusal, or named by `verify`."""
+"""Damaged exports of every format: the rows that were written, or one clear refusal."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,6 @@ from mutants import check_reader, json_mutant
 import hltm
 
 REFUSED = (ValueError, FileNotFoundError)
-CHECKED = ("npz", "parquet", "huggingface")  # files with checksums of their own
 
 
 def columns(data):
@@ -24,9 +23,7 @@ def check_shards(out, kind, count):
     (path,) = (out / "data").iterdir()
 
     def check(found):
-        if not same(found, expected):
-            assert kind not in CHECKED
-            assert not hltm.verify(out, rows=1).ok
+        assert same(found, expected)
 
     read = lambda: columns(hltm.load(out))  # noqa: E731
     assert check_reader(path, read, REFUSED, count, check) > count // 3
@@ -48,7 +45,7 @@ def check_manifests(out, count):
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_damaged_files_are_refused_or_named(tmp_path, kind):
+def test_damaged_files_are_refused(tmp_path, kind):
     check_shards(tmp_path, kind, 20)
 
 

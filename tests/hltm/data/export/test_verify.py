@@ -167,6 +167,20 @@ def test_a_file_that_was_copied_over_another_is_never_read_and_is_written_again(
     assert again.leaves[:3].shape == (3, 8)
 
 
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_same_rows_of_another_seed_are_not_read(tmp_path, kind, monkeypatch):
+    one, other = tmp_path / "one", tmp_path / "other"
+    for out, seed in ((one, 1), (other, 2)):
+        hltm.export(TREE, out, 40, format=kind, **SETTINGS | {"seed": seed})
+    (file,), (of_other,) = ((out / "data").iterdir() for out in (one, other))
+    shutil.copyfile(of_other, file)
+    with pytest.raises(ValueError, match="was changed: its SHA-256 checksum does not fit"):
+        hltm.load(one).leaves[:3]
+    monkeypatch.setattr("hltm.data.export.read.HASHED", 0)  # a large one is read
+    assert hltm.load(one).leaves[:3].equal(hltm.load(other).leaves[:3])
+    assert not hltm.verify(one).ok
+
+
 def test_a_changed_bit_is_written_again(tmp_path):
     hltm.export(TREE, tmp_path, 100, **SETTINGS)
     (file,) = (tmp_path / "data").iterdir()

@@ -148,6 +148,16 @@ def test_a_torch_module_with_a_linear_probe_and_a_whole_layer(few):
         abs(value(every, "own_change").value - 1) < 1e-9
     )  # all that the network does of the root's leaves
     assert value(every, "own_change").note == "fewer other units than chosen ones"
+    for units, draws, note in (
+        (6, 2, "the null is of 1 other set of units"),
+        (11, 2, "fewer other units than chosen ones"),
+        (1, 12, "the null is of 11 other sets of units"),
+        (1, 11, ""),
+    ):
+        options = {"samples": 40, "seed": 1, "layers": ["1"], "nodes": ["0"]}
+        some = ablate(network, tree, units=units, draws=draws, **options)
+        assert value(some, "drop").note == note
+    assert np.isnan(value(some, "exact_drop").ceiling)
     assert 0.5 < value(every, "exact_change").value < 1  # of a linear probe of a random network
     table = patch(network, tree, samples=60, seed=1, units=2, draws=4)
     assert set(table.layer) == {"1", "3"}

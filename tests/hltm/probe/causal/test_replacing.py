@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import hltm
-from hltm.probe import TorchNetwork
+from hltm.probe import TorchNetwork, patch
 from hltm.probe.causal.replacing import Replacement, run_replaced, run_with
 
 TREES = hltm.symmetric_binary(depth=3, members=2, seed=0)
@@ -94,6 +94,29 @@ def test_layers_that_run_twice_or_never_and_outputs_that_are_no_tensors():
         run_with(pair, torch.ones(3, 2, dtype=torch.int64), {})
     with pytest.raises(TypeError, match="cannot be replaced"):
         run_with(object(), torch.ones(3, 2), {})
+
+
+def test_pool_and_positions_are_refused_before_any_work_and_a_position_can_be_chosen(monkeypatch):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(2, 4), nn.Flatten(), nn.Linear(32, 1))
+    tree, options = TREES[0], {"samples": 40, "seed": 1, "draws": 2}
+    for reading in ({"pool": "first"}, {"positions": "leaves"}):
+        network = TorchNetwork(model, ["0", "2"], encode="tokens", **reading)
+        with pytest.raises(
+            ValueError, match=r"layer '0' cannot be replaced, .* leave these out, then"
+        ):
+            patch(network, tree, **options)
+        mixed = TorchNetwork(
+            model, ["0", "2"], encode="tokens", **{k: {"0": v} for k, v in reading.items()}
+        )
+        assert mixed.reduced == ["0"]
+    monkeypatch.setattr("hltm.probe.causal.setup.FITTED", 256)
+    network = TorchNetwork(model, ["0"], encode="tokens")
+    left = tree.level(2)[0]  # above the first four of eight leaves
+    table = patch(network, tree, nodes=[left], units={left: range(16)}, **options)
+    share = table[table["metric"] == "own_share"]
+    assert share["units"].item() == 16
+    assert share["value"].item() == pytest.approx(1, abs=1e-9)  # these positions are all of it
 
 
 def test_an_item_of_what_a_part_returns_and_rows_on_another_axis():

@@ -174,7 +174,8 @@ def test_parts_with_computed_parameters_are_parts():
 
 def test_what_learning_curves_cannot_take_is_named():
     def curves(**options):
-        return LearningCurves(nn.Linear(8, 2), TREE, **{**OPTIONS, **options})
+        given = {name: own for name, own in OPTIONS.items() if name != "details"}
+        return LearningCurves(nn.Linear(8, 2), TREE, **{**given, **options})
 
     for name in ("every", "samples"):
         with pytest.raises(TypeError, match=f"{name} must be an integer, got 1.5"):
