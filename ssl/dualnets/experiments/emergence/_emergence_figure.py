@@ -82,8 +82,13 @@ def _block(block: Any, main: pd.DataFrame, control: pd.DataFrame) -> None:
 
 
 def _over_training(axes: Axes, rows: pd.DataFrame, colours: dict[int, Any], title: str) -> None:
-    """Best |correlation| by level against steps, with ceilings and the null."""
+    """Best |correlation| by level against steps, with ceilings and null, of trees that did not diverge."""
     steps = np.array(sorted(rows["step"].unique()), dtype=float)
+    ends = rows[rows["step"] == steps[-1]]
+    if lost := diverged(ends)[0]:
+        title += f"\n{lost} of {diverged(ends)[1]} trees diverged"
+        finite = np.isfinite(rows["value"]).groupby([rows["cell"], rows["member"]]).transform("all")
+        rows = rows[finite] if finite.any() else rows
     for level, part in rows.groupby("level"):
         label = f"level {level}" + (" (root)" if level == rows["level"].max() else "")
         over = [at["value"].to_numpy() for _, at in part.groupby("step")]
@@ -99,8 +104,6 @@ def _over_training(axes: Axes, rows: pd.DataFrame, colours: dict[int, Any], titl
     axes.axhline(null, **DASHED)
     axes.annotate("null", (0.01, null), xycoords=ACROSS, va="bottom", **NOTE)
     over_updates(axes, steps[-1])
-    lost, trees = diverged(rows[rows["step"] == steps[-1]])
-    title += f"\n{lost} of {trees} trees diverged" * bool(lost)
     axes.set(ylim=(0, 1.0), xlabel="updates", title=title)
 
 
