@@ -150,6 +150,10 @@ class LatentTree:
     @classmethod
     def of_members(cls, tables: Tables, members: int | None) -> LatentTree:
         """Trees with the addresses 0..S-1; one set of tables serves any number of members."""
+        if not isinstance(tables, Tables):
+            raise TypeError(
+                f"of_members makes trees of tables, got {tables!r}; trees[2:4] are members 2 and 3 of trees"
+            )
         count = check_members(members)
         if tables.count not in (1, count):
             raise ValueError(f"the tables are for {tables.count} trees, members is {members}")
@@ -187,11 +191,12 @@ class LatentTree:
             raise TypeError("a single tree has no length; topology has the number of nodes")
         return len(self.members)
 
-    def __getitem__(self, index: int | slice) -> LatentTree:
-        """One member without the S axis, or a slice with it; addresses are kept."""
+    def __getitem__(self, index: int | slice | Sequence[int]) -> LatentTree:
+        """One member without the S axis, or a slice or several with it; addresses are kept."""
         if not self.stacked:
             raise TypeError("a single tree has no members to choose from")
-        chosen = range(len(self.members))[index]
+        every = range(len(self.members))
+        chosen = [every[i] for i in index] if isinstance(index, Sequence) else every[index]
         if isinstance(chosen, int):
             return LatentTree(self.tables.take([chosen]), (self.members[chosen],), False)
         if len(chosen) == 0:

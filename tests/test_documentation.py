@@ -16,6 +16,7 @@ sys.path.insert(0, str(DOCS / "_ext"))
 
 import benchmark_pages  # noqa: E402
 import claim_pages  # noqa: E402
+import docstrings  # noqa: E402
 import interface  # noqa: E402
 from run_page import cells  # noqa: E402
 
@@ -148,3 +149,20 @@ def test_the_cells_of_a_page_run(page, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert not list(tmp_path.iterdir()), "a page leaves no files behind"
+
+
+def test_docstrings_link_to_the_theory():
+    lines = [
+        "As in docs/theory.md, Equation 3.6, or",
+        "of docs/theory.md. Equations 3.3 and 3.6 of docs/theory.md.",
+        ">>> 'docs/theory.md'",
+    ]
+    docstrings.process(None, "function", "f", None, None, lines)
+    assert lines[0] == (
+        "As in `Equation 3.6 of the theory <../theory.html#3-contrastive-losses-theorems-2-to-4>`__, or"
+    )
+    assert lines[1:] == [
+        "of `the theory <../theory.html>`__. `Equations 3.3 and 3.6 of the theory "
+        "<../theory.html#3-contrastive-losses-theorems-2-to-4>`__.",
+        ">>> 'docs/theory.md'",
+    ]

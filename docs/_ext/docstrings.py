@@ -1,11 +1,33 @@
 """Docstrings are plain text with `code`: characters that reStructuredText reads otherwise are escaped.
 
-An indented block behind a colon and an empty line is code.
+An indented block behind a colon and an empty line is code. Mentions of the theory page are links.
 """
 
 import re
+from functools import cache
 
+from claim_pages import sections
+
+PLACE = r"(?:Sections?|Equations?) (\d)(?:\.\d+)?"
+THEORY = re.compile(
+    rf"docs/theory\.md(?:, ({PLACE}))?|({PLACE}(?:(?:,| and|, and| to) \d(?:\.\d+)?)*) of docs/theory\.md"
+)
 OUTSIDE = re.compile(r"(`+[^`]*`+|\*\*\w[^*`]*\*\*)|([|*]|(?<=\w)_(?!\w))")
+
+
+anchors = cache(sections)
+
+
+def linked(line):
+    """A line in which the theory page, which lies above the pages with docstrings, is a link."""
+
+    def link(found):
+        place, number = (found[1], found[2]) if found[1] else (found[3], found[4])
+        if place is None:
+            return "`the theory <../theory.html>`__"
+        return f"`{place} of the theory <../theory.html#{anchors()[number]}>`__"
+
+    return THEORY.sub(link, line)
 
 
 def escaped(line):
@@ -31,7 +53,7 @@ def process(app, what, name, object_, options, lines):
             and not lines[at + 1].strip()
             and indent(after) > indent(line)
         ):
-            lines[at] = escaped(line.rstrip()) + ":"
+            lines[at] = linked(escaped(line.rstrip())) + ":"
             block = indent(line)
             continue
         if line.lstrip().startswith(">>>"):
@@ -39,7 +61,7 @@ def process(app, what, name, object_, options, lines):
         elif not line.strip():
             example = False  # the output of an example ends with a blank line
         if not example:
-            lines[at] = escaped(line)
+            lines[at] = linked(escaped(line))
 
 
 def setup(app):

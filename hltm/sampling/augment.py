@@ -408,7 +408,7 @@ def check_augmentation(augment: object) -> Augmentation:
         TypeError: anything else, such as its text or a function that has not been called.
     """
     if not isinstance(augment, Augmentation):
-        by_name = ": hltm.sampling.augment.parse makes one of a name"
+        by_name = ", its name on the command line: hltm.sampling.augment.parse makes one of a name"
         hint = by_name if isinstance(augment, str) else ""
         raise TypeError(
             f"augment must be an Augmentation, e.g. hltm.keep_root(), got {augment!r:.100}{hint}"

@@ -56,14 +56,19 @@ def check_finite(
     row = int(wrong[tuple(place)].nonzero()[0, 0])
     value = float(x[(*place, row)])
     where, front = f"unit {place[-1]}", place[:-1]
+    frozen = ""
     if members is not None and front:
+        frozen = (
+            "; where training diverged a member is frozen, and can be left out (dualnets: "
+            "final.without_frozen(trees))"
+        )
         where += f" of block {front[1]}" if len(front) > 1 else ""
         where += f" of member {members[front[0]]}"
     elif front:
         where += f" at {tuple(front)}"
     of = "" if layer is None else f" of layer {layer!r}"
     raise ValueError(
-        f"{where}{of} has activation {value} in row {row} of its batch, expected finite numbers"
+        f"{where}{of} has activation {value} in row {row} of its batch, expected finite numbers{frozen}"
     )
 
 

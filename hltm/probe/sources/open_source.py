@@ -98,7 +98,8 @@ class Source:
         front = ", ".join(map(str, values.shape[: 1 + self.rows.stacked]))
         raise ValueError(
             f"activations of layer {label} have shape {tuple(values.shape)}, expected ({front}, U) or "
-            f"({front}, {nodes}, U), a block for each node of level {label}"
+            f"({front}, {nodes}, U), a block for each node of level {label} of this tree; a network that was "
+            "made on another tree has other blocks"
         )
 
 

@@ -16,7 +16,7 @@ from dualnets.cli._clusters import check_workers, cluster_flag
 from dualnets.cli._flags import HELP, Flag, asks_for_help, grouped, parse
 from dualnets.lab.experiment import Experiment
 from dualnets.lab.fields import applies_to, conditions, kind_of
-from dualnets.lab.grids import settable_fields, values_by_field, variants
+from dualnets.lab.grids import settable_fields, shown_values, variants
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,9 +37,10 @@ takes one value or several, e.g. --units 2 10.
 """
 LONGEST = 60  # characters of a condition in the help; a longer one names most of the methods
 SETTINGS = """Every setting takes one value or several, e.g. --units 2 10, whole numbers also as a range, e.g.
---seed 0:8 for 0 to 7, and every combination is a cell. The defaults are those of the default scale, with |
-between its grids. Settings that have no effect on any cell are not shown: give others to see what applies
-to them, e.g. --loss triplet --help."""
+--seed 0:8 for 0 to 7, and every combination is a cell. The defaults are those of the {scale} scale, with |
+between its grids{variants}. Settings that have no effect on any cell are not shown: give others to see what
+applies to them{example}."""
+EXAMPLES = {"loss": "triplet", "optimizer": "adam", "network": "mlp"}
 
 
 def main(arguments: list[str]) -> int:
@@ -91,6 +92,7 @@ def _parse(experiment: Experiment, arguments: list[str]) -> tuple[dict[str, Any]
     """Options of the run, and the settings that are given, each a list of values."""
     command = f"hltm run {experiment.flag}"
     of_the_run, settings = _options(experiment), _settings(experiment, [])
+    texts = {}
     if asks_for_help(arguments):
         rest = [text for text in arguments if text not in HELP]
         try:
@@ -99,17 +101,44 @@ def _parse(experiment: Experiment, arguments: list[str]) -> tuple[dict[str, Any]
             given = {}
         changes = {option.name: given[option.name] for option in settings if given.get(option.name)}
         shown = settable_fields(experiment, changes)
-        settings = [option for option in _settings(experiment, shown) if option.name in shown]
-        if not variants(experiment, "default"):
+        scale = str(given.get("scale"))
+        scale = scale if scale in experiment.grids else "default"
+        settings = [own for own in _settings(experiment, shown, scale) if own.name in shown]
+        named = variants(experiment, scale)
+        if not named:
             of_the_run = [option for option in of_the_run if option.name != "only"]
+        possible = [f", e.g. --{k} {v} --help" for k, v in EXAMPLES.items() if k in shown]
+        texts = {
+            "scale": scale,
+            "variants": " and each with the variants that have it" * bool(named),
+            "example": next(iter(possible), ""),
+        }
     claims = [f"{claim.text} ({claim.reference})." for claim in experiment.claims]
     paragraphs = [experiment.title, *claims, *experiment.description]
-    description = "\n\n".join([*paragraphs, SETTINGS])
-    given = parse([*of_the_run, *settings], arguments, command, description)
+    description = "\n\n".join([*paragraphs, SETTINGS.format_map(texts)]) if texts else ""
+    try:
+        given = parse([*of_the_run, *settings], arguments, command, description)
+    except ValueError as error:
+        raise ValueError(_of_other_experiments(experiment, str(error)) or str(error)) from None
     options = {option.name: given.pop(option.name) for option in of_the_run}
     check_workers(options["workers"], options["cluster"])
     options["workers"] = options["workers"] or None
     return options, {name: values for name, values in given.items() if values is not None}
+
+
+def _of_other_experiments(experiment: Experiment, message: str) -> str:
+    """The error of an unknown option that is a setting of other experiments; empty if it is none."""
+    unknown = re.match(r"unknown option --([a-z0-9-]+)", message)
+    name = unknown[1].replace("-", "_") if unknown else ""
+    having = [
+        other.replace("_", "-")
+        for other in experiments.names()
+        if name in {item.name for item in fields(experiments.load(other).Settings)}
+    ]
+    if not having:
+        return ""
+    more = f" and {len(having) - 4} more" * (len(having) > 4)
+    return f"{experiment.flag} has no setting --{unknown[1]}; {', '.join(having[:4])}{more} have it"  # type: ignore[index]
 
 
 def _options(experiment: Experiment) -> list[Flag]:
@@ -136,16 +165,14 @@ def _options(experiment: Experiment) -> list[Flag]:
     )  # fmt: skip
 
 
-def _settings(experiment: Experiment, shown: Sequence[str]) -> list[Flag]:
+def _settings(experiment: Experiment, shown: Sequence[str], scale: str = "default") -> list[Flag]:
     """Every setting as an option that takes several values; `shown`: those that the help explains."""
-    default_values = values_by_field(experiment, "default")
     needed = conditions(experiment.Settings)
     found = []
     for item in fields(experiment.Settings):
         kind, _ = kind_of(item)
         # None leaves a choice to what the setting describes, which its meaning explains
-        lists = [values for values in default_values[item.name] if values != [None]]
-        default = " | ".join(" ".join(map(str, values)) for values in lists)
+        default = shown_values(experiment, scale, item.name) if item.name in shown else ""
         choosers = {other for alternative in needed.get(item.name, ()) for other in alternative}
         condition = applies_to(experiment.Settings, item.name) if choosers & {*shown} else ""
         if len(condition) > LONGEST:
@@ -183,7 +210,8 @@ def _show_plan(
     found = plan(experiment, **options, **changes)
     for cell in found.cells:
         what = ", ".join(f"{key.replace('_', '-')} {cell.settings[key]}" for key in found.shown)
-        print_plain(console, f"{cell.name}  {what}{'  (stored)' * cell.stored}")
+        marks = "  (control)" * cell.control + "  (stored)" * cell.stored
+        print_plain(console, f"{cell.name}  {what}{marks}")
     print_plain(console, "")
     for line in found.summary():
         print_plain(console, line)

@@ -40,7 +40,7 @@ def check_cluster(text: str) -> int | str:
     if not local and not (port and 0 < int(port[1]) < 1 << 16):
         raise ValueError(f"cluster must be {FORMS}, got {text!r}")
     if find_spec("distributed") is None:
-        raise ValueError(f"cluster {text} needs Dask: pip install hltm[cluster]")
+        raise ValueError(f"cluster {text} needs Dask: python -m pip install distributed")
     return int(local[1]) if local else text
 
 

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dualnets.lab.experiment import Experiment
+from dualnets.lab.experiment import Experiment, Fixed
 from dualnets.lab.free_settings import shown_settings
-from dualnets.lab.grids import cell_name, cells, value_lists
+from dualnets.lab.grids import VARIANT, cell_name, cells, value_lists
 from dualnets.lab.report.tables import counted
 from dualnets.lab.store import Store
 from dualnets.lab.stored_runs import StoredCell, shown_size, stored_cells
@@ -39,11 +39,15 @@ class Estimate(NamedTuple):
 
 
 class PlannedCell(NamedTuple):
-    """A cell of a run: its name, its settings, and whether it is stored and would be read."""
+    """A cell of a run: its name, its settings, and whether it is stored and would be read.
+
+    It is a control where its grid has an augmentation that flags do not replace.
+    """
 
     name: str
     settings: Mapping[str, Any]
     stored: bool
+    control: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,8 +120,18 @@ def plan(
     wanted = cells(experiment, scale, value_lists(changes), only)
     store = Store(out, experiment.name)
     named = {cell_name(experiment, settings): asdict(settings) for settings in wanted}
+    controls = [
+        axis.value
+        for grid in experiment.grids[scale]
+        if VARIANT not in grid and isinstance(axis := grid.get("augment"), Fixed)
+    ]
     planned = [
-        PlannedCell(name, settings, not fresh and store.has_cell(name))
+        PlannedCell(
+            name,
+            settings,
+            not fresh and store.has_cell(name),
+            settings.get("augment") in controls,
+        )
         for name, settings in named.items()
     ]
     missing = [cell for cell in planned if not cell.stored]

@@ -162,12 +162,15 @@ class Experiment:
 
 
 def _alignment_with_root(table: pd.DataFrame) -> str:
-    """Mean alignment of the best units with the root, before and after training."""
+    """Mean alignment of the best units with the root, before and after training, of what did not diverge."""
     best = table[table["metric"].isin(("correlation", "correlation_ratio"))]
-    root = best[best["level"] == best["level"].max()]
-    before = root[root["step"] == 0]["value"].mean()
-    after = root[root["step"] == root["step"].max()]["value"].mean()
-    return f"root {before:.2f} -> {after:.2f}"
+    root = best[(best["level"] == best["level"].max()) & (best["step"] == best["step"].max())]
+    kept = root[root["value"].notna()]
+    before, after = kept["initial"].mean(), kept["value"].mean()
+    lost = f"{len(root) - len(kept)} of {len(root)} diverged"
+    if kept.empty:
+        return lost
+    return f"root {before:.2f} -> {after:.2f}" + f", {lost}" * (len(kept) < len(root))
 
 
 def declared_in(module: str) -> Experiment:

@@ -30,7 +30,8 @@ def cells(
 
     Raises:
         ValueError: an unknown scale, variant or field; a field without values, one that every grid fixes
-            or that has no effect on any cell; or a value that Settings refuses.
+            or that has no effect on any cell; one with which nothing distinguishes a variant; or a value
+            that Settings refuses.
     """
     if scale not in experiment.grids:
         raise ValueError(f"unknown scale {scale!r}, expected one of {', '.join(experiment.grids)}")
@@ -44,6 +45,8 @@ def cells(
         for chosen in _combinations(grid, own):
             settings = experiment.Settings(**chosen)
             unused = settings.unused() if own else {}
+            if VARIANT in grid and unused:
+                _check_variant(experiment, grid, chosen, unused)
             effective |= own.keys() - unused.keys()
             idle = own.keys() & unused.keys()
             for name in idle:
@@ -60,6 +63,24 @@ def cells(
     return list(found)
 
 
+def _check_variant(
+    experiment: Experiment, grid: Grid, chosen: Mapping[str, Any], unused: Mapping[str, str]
+) -> None:
+    """Raise ValueError where a variant's own settings have no effect because of changes."""
+    made_by = [k for k, axis in grid.items() if isinstance(axis, Fixed) and k != VARIANT]
+    lost = [name for name in made_by if name in unused]
+    if not lost:
+        return
+    before = experiment.Settings(**{k: values_of(axis)[0] for k, axis in grid.items()}).unused()
+    for name in lost:
+        if name not in before:
+            flag = name.replace("_", "-")
+            raise ValueError(
+                f"variant {chosen[VARIANT]!r} is made by {flag} {chosen[name]}, which would have no effect: "
+                f"{flag} applies to {unused[name]}"
+            )
+
+
 def _grids(experiment: Experiment, scale: str, only: Sequence[str]) -> list[Grid]:
     """The grids of a scale, or those of some variants."""
     every = list(experiment.grids[scale])
@@ -70,8 +91,9 @@ def _grids(experiment: Experiment, scale: str, only: Sequence[str]) -> list[Grid
         raise ValueError(f"only chooses among variants, and {experiment.flag} has none")
     for name in only:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            near = [own for own in known if own.startswith(f"{name} ")]
+            near = near or difflib.get_close_matches(name, known, n=1)
+            hint = f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
             raise ValueError(
                 f"unknown variant {name!r}{hint}, expected some of {', '.join(map(repr, known))}"
             )
@@ -121,6 +143,27 @@ def settable_fields(experiment: Experiment, changes: Changes | None = None) -> l
         for name in applicable_fields(experiment.Settings, grids, changes)
         if not all(isinstance(grid.get(name), Fixed) for grid in grids)
     ]
+
+
+def shown_values(experiment: Experiment, scale: str, name: str) -> str:
+    """The values of a field in the grids of a scale, for the help text: with the variants that have them.
+
+    Example:
+        >>> from dualnets import experiments
+        >>> shown_values(experiments.load("emergence"), "default", "units")
+        '2 5 10 | 64 | 10'
+    """
+    lists = [own for own in values_by_field(experiment, scale)[name] if own != [None]]
+    texts = {" ".join(map(str, own)): own for own in lists}
+    named: dict[str, list[str]] = {text: [] for text in texts}
+    for grid in experiment.grids[scale]:
+        if VARIANT in grid and name in grid:
+            for text, own in texts.items():
+                if values_of(grid[name]) == own:
+                    named[text].append(values_of(grid[VARIANT])[0])
+    if len(texts) < 2 or not all(named.values()):
+        return " | ".join(texts)
+    return "; ".join(f"{text} ({', '.join(of)})" for text, of in named.items())
 
 
 def values_by_field(experiment: Experiment, scale: str) -> dict[str, list[list[Any]]]:

@@ -280,7 +280,8 @@ class TrainSettings(Checked):
         "keep-root",
         "what a view keeps: keep-root, keep-level:L, keep-nodes:A+B, resample-leaves:RATE, "
         "resample-subtrees:RATE:LEVEL, keep-nothing, drop-leaves:RATE or :LOW-HIGH, "
-        "drop-subtrees:RATE:LEVEL, flip-leaves:RATE; several, joined by commas, are applied in order",
+        "drop-subtrees:RATE:LEVEL, flip-leaves:RATE; several, joined by commas, are applied in order; a "
+        "control keeps its own",
     )
     steps: int = setting(2000, "number of updates", low=0, high=10**9)
     batch: int = setting(128, "samples per update and member", low=2, high=1 << 20)

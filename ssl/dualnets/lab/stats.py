@@ -46,12 +46,16 @@ class Estimate(NamedTuple):
             '+12.5% [-5.0%, +30.0%]'
             >>> f"{Estimate(0.125, -float('inf'), float('inf'), 12)}"
             '0.12 [unbounded]'
+            >>> f"{Estimate(0.125, float('nan'), float('nan'), 1)}"
+            '0.12 [no interval]'
             >>> f"{Estimate(float('nan'), float('nan'), float('nan'), 0)}"
             '–'
         """
         if np.isnan(self.value):
             return "–"
         value, low, high = (format(number, spec or ".2f") for number in self[:3])
+        if np.isnan(self.low) and np.isnan(self.high):
+            return f"{value} [no interval]"
         unbounded = np.isinf(self.low) and np.isinf(self.high)
         return f"{value} [{'unbounded' if unbounded else f'{low}, {high}'}]"
 

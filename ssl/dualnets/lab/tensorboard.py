@@ -43,7 +43,7 @@ class TensorBoardReporter(Reporter):
     def __init__(self, out: str | Path, experiment: Experiment) -> None:
         if find_spec("tensorboard") is None:
             raise ValueError(
-                "event files need the package tensorboard: pip install 'hltm[tensorboard]'"
+                "event files need the package tensorboard: python -m pip install tensorboard"
             )
         self.home = Store(out, experiment.name).home / FOLDER
         self.experiment = experiment

@@ -296,5 +296,6 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
             }
         )
     made = pd.DataFrame(found)
-    made.attrs["caption"] = INTERVALS
+    what = "before, root: best |correlation| with the root, untrained and trained"
+    made.attrs["caption"] = f"{what}; {INTERVALS}"
     return made

@@ -13,7 +13,7 @@ the batch's moments.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dualnets._checks import check_kind, check_number
@@ -53,7 +53,7 @@ class BarlowTwins(Method):
         torch.Size([2])
     """
 
-    projector: Head = field(default_factory=lambda: Head((32, 32), norm=BatchNorm()))
+    projector: Head = Head((32, 32), norm=BatchNorm())  # noqa: RUF009, frozen
     off_diagonal: float = 0.005
     standardize: BatchNorm = BatchNorm()  # noqa: RUF009, frozen
 

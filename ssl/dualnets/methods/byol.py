@@ -14,7 +14,7 @@ Section 6), and every pass has batch statistics of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from dualnets._checks import check_choice, check_kind, check_number, check_switch, check_whole
@@ -54,10 +54,7 @@ if TYPE_CHECKING:
 PREDICTOR = 1  # place of its random numbers; the target has place 2
 TARGETS = ("ema", "online", "random", "copy")
 REDRAWS = ("all", "top", "bottom")
-
-
-def _head() -> Head:
-    return Head((32, 16), norm=BatchNorm())
+HEAD = Head((32, 16), norm=BatchNorm())
 
 
 @dataclass(frozen=True)
@@ -111,8 +108,8 @@ class BYOL(Method):
         torch.Size([2, 7, 16])
     """
 
-    projector: Head = field(default_factory=_head)
-    predictor: Head | DirectPredictor | None = field(default_factory=_head)
+    projector: Head = HEAD
+    predictor: Head | DirectPredictor | None = HEAD
     predictor_lr: PerMember = 1.0
     predictor_weight_decay: PerMember | None = None
     predictor_scale: float = 1.0

@@ -16,7 +16,7 @@ there without a queue).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dualnets._checks import check_kind, check_number, check_switch, check_whole
@@ -86,7 +86,7 @@ class MoCo(Method):
     ema_decay: PerMember = option(0.999, flag="key_ema_decay")  # noqa: RUF009
     temperature: float = 0.07
     symmetric: bool = option(False, flag="key_symmetric")
-    projector: Head = field(default_factory=Head)
+    projector: Head = Head()  # noqa: RUF009, frozen
     per_member: ClassVar[tuple[str, ...]] = ("ema_decay",)
     unit_length: ClassVar[bool] = True
 

@@ -17,7 +17,7 @@ batch; where a sample is among its own negatives, it is left out.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dualnets._checks import check_kind, check_number, check_switch, check_whole
@@ -84,7 +84,7 @@ class PIRL(Method):
     bank_momentum: float = 0.5
     negatives: int = option(256, flag="bank_negatives")
     classify_negatives: bool = True
-    projector: Head = field(default_factory=Head)
+    projector: Head = Head()  # noqa: RUF009, frozen
     view_projector: Head | None = None
     unit_length: ClassVar[bool] = True
 

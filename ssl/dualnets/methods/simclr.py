@@ -11,7 +11,7 @@ The paper's loss is NTXent, whose negatives are the rest of the batch, on output
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dualnets._checks import check_kind
@@ -50,13 +50,18 @@ class SimCLR(Method):
         ['projector.0.bias', 'projector.0.weight', 'projector.1.bias', 'projector.1.weight']
     """
 
-    criterion: Loss = field(default_factory=InfoNCE)
+    criterion: Loss = InfoNCE()  # noqa: RUF009, frozen
     projector: Head = Head()  # noqa: RUF009, frozen
 
     def __post_init__(self) -> None:
         given: object = self.criterion
-        if isinstance(given, type) or not callable(given) or not hasattr(given, "negatives"):
+        if isinstance(given, type) or not callable(given):
             raise TypeError(f"criterion must be such as dualnets.InfoNCE(), got {given!r}")
+        if not hasattr(given, "negatives"):
+            raise TypeError(
+                f"criterion {getattr(given, '__name__', given)!r} needs an attribute negatives, the number "
+                "of fresh negatives per anchor that it is called with, e.g. 1"
+            )
         check_kind("projector", self.projector, Head, "dualnets.Head((32, 16))")
 
     @property

@@ -11,7 +11,7 @@ has BatchNorm on its output, too, and the predictor is a bottleneck without it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dualnets._checks import check_kind, check_switch
@@ -63,10 +63,8 @@ class SimSiam(Method):
         True
     """
 
-    projector: Head = field(
-        default_factory=lambda: Head((32, 32, 16), norm=BatchNorm(), last_norm=BatchNorm())
-    )
-    predictor: Head = field(default_factory=lambda: Head((4, 16), norm=BatchNorm()))
+    projector: Head = Head((32, 32, 16), norm=BatchNorm(), last_norm=BatchNorm())  # noqa: RUF009, frozen
+    predictor: Head = Head((4, 16), norm=BatchNorm())  # noqa: RUF009, frozen
     stop_gradient: bool = True
 
     def __post_init__(self) -> None:

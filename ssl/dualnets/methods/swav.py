@@ -14,7 +14,7 @@ takes part in the assignments only. There are two views and, unlike in the paper
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from dualnets._checks import check_kind, check_number, check_whole
@@ -124,7 +124,7 @@ class SwAV(Method):
     frozen_steps: int = option(0, flag="frozen_prototypes")
     queue: int = 0
     queue_from: int = option(0, applies_to={"queue": Above(0)})
-    projector: Head = field(default_factory=Head)
+    projector: Head = Head()  # noqa: RUF009, frozen
     unit_length: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

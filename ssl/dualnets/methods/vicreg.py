@@ -12,7 +12,7 @@ the paper's pseudocode, whose coefficients are used here. A coefficient of 0 omi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dualnets._checks import check_kind, check_number
@@ -56,7 +56,7 @@ class VICReg(Method):
         torch.Size([2])
     """
 
-    projector: Head = field(default_factory=lambda: Head((32, 32), norm=BatchNorm()))
+    projector: Head = Head((32, 32), norm=BatchNorm())  # noqa: RUF009, frozen
     invariance: float = 25.0
     variance: float = 25.0
     covariance: float = 1.0

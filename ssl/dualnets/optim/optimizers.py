@@ -79,7 +79,7 @@ class Optimizer(ABC):
 
     lr: PerMember = field(default=0.1, kw_only=False)
     weight_decay: PerMember = 0.0
-    schedule: Schedule = field(default_factory=Schedule)
+    schedule: Schedule = Schedule()  # noqa: RUF009, frozen
     clip: PerMember | None = None
     _positive: ClassVar[tuple[str, ...]] = ("lr",)  # rates that must be above 0
     _below_1: ClassVar[tuple[str, ...]] = ()  # rates that must lie in 0 <= r < 1

@@ -145,9 +145,12 @@ class Checkpoints:
                 continue
             difference = first_difference(manifest["made_with"], made_with)
             if difference is not None:
+                further = (
+                    " (to train further than that, train the last snapshot's network anew there)"
+                )
                 raise ValueError(
-                    f"{self.folder} holds checkpoints of another training: {difference}; "
-                    "choose another folder"
+                    f"{self.folder} holds checkpoints of another training: {difference}; choose another "
+                    f"folder{further * difference.startswith('there steps ')}"
                 )
             usable += [] if damage else [step]
         if damage:

@@ -12,12 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dualnets._checks import check_kind
 from dualnets.methods.protocol import Batch, Needs
 from dualnets.training.fingerprint import digest
 from dualnets.training.rows import Epochs, Rows
 from hltm.data.view_batches import check_kept, target_nodes
-from hltm.sampling.augment import Augmentation
+from hltm.sampling.augment import Augmentation, check_augmentation
 from hltm.sampling.kernels.on_device import draws_itself
 from hltm.sampling.kernels.request import DrawRequest
 from hltm.sampling.observed import flipped_leaves, missing_leaves
@@ -192,7 +191,7 @@ def tree_rows(
         TypeError: something else than an augmentation of trees.
         ValueError: trees that are not as many as members; an augmentation that does not fit the trees.
     """
-    check_kind("augment", augment, Augmentation, "hltm.keep_root()")
+    check_augmentation(augment)
     if trees.members != members and len(trees.members) != 1:
         raise ValueError(f"{len(trees.members)} trees cannot train {len(members)} networks")
     augment.rates(trees)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +18,46 @@ Gradients = tuple[Tensor, Sequence[Tensor], State]  # losses, gradients, what a 
 Differentiate = Callable[[nn.Module, TrainConfig, State, Batch], Gradients]
 
 
+def checked_loss(
+    network: nn.Module, method: Method, state: State, batch: Batch
+) -> tuple[Tensor, State]:
+    """What `method.loss` returns: the border to methods and losses that users write.
+
+    Raises:
+        TypeError: no pair of a tensor and a dict.
+        ValueError: losses of another shape than `(S,)`.
+    """
+    found: Any = method.loss(network, state, batch)
+    members = len(network.members)  # type: ignore[arg-type]
+    criterion = getattr(method, "criterion", None)
+    name = f"{type(method).__name__}.loss" if criterion is None else (
+        f"the loss {getattr(criterion, '__name__', type(criterion).__name__)}"
+    )  # fmt: skip
+    pair: tuple[Any, Any] = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
+    if criterion is not None and not isinstance(pair[0], Tensor):
+        raise TypeError(
+            f"{name} must return ({members},), a number per member, got {type(pair[0]).__name__}"
+        )
+    if not isinstance(pair[0], Tensor) or not isinstance(pair[1], Mapping):
+        kinds = " and ".join(type(own).__name__ for own in pair if own is not None)
+        raise TypeError(
+            f"{name} must return losses ({members},) and a dict of what after_step needs, as in "
+            f"`return losses, {{}}`; got {kinds}"
+        )
+    losses, carried = pair
+    if losses.shape != (members,):
+        raise ValueError(
+            f"{name} must return ({members},), a number per member, got {tuple(losses.shape)}"
+        )
+    return losses, dict(carried)
+
+
 def differentiate(network: nn.Module, config: TrainConfig, state: State, batch: Batch) -> Gradients:
     """`(S,)` losses, the gradient of every trained tensor, and what the loss passes on to `after_step`."""
-    losses, carried = config.method.loss(network, state, batch)
+    losses, carried = checked_loss(network, config.method, state, batch)
+    if not losses.requires_grad:
+        name = type(config.method).__name__
+        raise ValueError(f"the losses of {name} do not depend on any trained parameter")
     # members share nothing, so the sum of their losses has every member's own gradient
     gradients = torch.autograd.grad(
         losses.sum(), [*trained_tensors(network, state).values()],

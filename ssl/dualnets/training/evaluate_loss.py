@@ -11,6 +11,7 @@ from torch import Tensor
 from dualnets._checks import check_kind, check_network, check_whole
 from dualnets.methods.protocol import Method, State, TrainContext
 from dualnets.methods.source import Source
+from dualnets.training.eager import checked_loss
 from dualnets.training.source_rows import rows_for
 from hltm.tree import LatentTree
 
@@ -41,9 +42,11 @@ def evaluate_loss(
 ) -> LossEstimate:
     """The mean of a method's loss over rows 0 .. samples - 1 of a seed, batch by batch.
 
-    With methods that predict leaves it is a cross-entropy in nats, which `tree.bayes_loss` bounds from below.
-    The mean over missing leaves is that of each batch: batches of few rows in which few leaves are missing
-    count as much as others.
+    A loss curve is its value at the snapshots of `trajectory`. It is the loss of training, whatever the
+    method, on rows that training did not read: of a contrastive loss in the units of its equation, and
+    dependent on `batch` where it compares with the rest of the batch. With methods that predict leaves it is
+    a cross-entropy in nats, which `tree.bayes_loss` bounds from below; the mean over missing leaves is then
+    that of each batch: batches of few rows in which few leaves are missing count as much as others.
 
     Args:
         network, state: of a snapshot of `trajectory` or `train`, or any others; they are left as they are.
@@ -92,6 +95,6 @@ def evaluate_loss(
     while len(losses) < steps:
         many = min(data.steps_at_once(method.needs), steps - len(losses))
         for each in data.batches(method.needs, len(losses), many):
-            losses.append(method.loss(network, state, each)[0].double())
+            losses.append(checked_loss(network, method, state, each)[0].double())
     spread = torch.stack(losses, dim=1)  # (S, steps)
     return LossEstimate(spread.mean(1), spread.std(1) / steps**0.5)

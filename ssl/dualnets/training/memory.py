@@ -8,7 +8,7 @@ together are surely small nothing is computed. The settings alone, not the machi
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -68,17 +68,23 @@ def with_tensors(network: Network, tensors: dict[int, Tensor]) -> Network:
 
 
 def take(network: Network, low: int, high: int) -> Network:
-    """Members low .. high - 1 of a network, copied; no other member is.
+    """Members low .. high - 1 of a network, copied; no other member is."""
+    return pick(network, range(low, high))
+
+
+def pick(network: Network, chosen: Sequence[int]) -> Network:
+    """These members of a network, copied; no other member is.
 
     Example:
         >>> import dualnets, hltm
         >>> tree = hltm.symmetric_binary(depth=2, seed=0)
-        >>> take(dualnets.tree_network(tree, units=3, members=5, seed=1), 1, 3).members
-        (1, 2)
+        >>> pick(dualnets.tree_network(tree, units=3, members=5, seed=1), [1, 4]).members
+        (1, 4)
     """
+    at = slice(chosen.start, chosen.stop) if isinstance(chosen, range) else [*chosen]
     held = (*network.parameters(), *network.buffers())
-    found = with_tensors(network, {id(own): own.detach()[low:high].clone() for own in held})
-    found.members = tuple(network.members)[low:high]  # type: ignore[arg-type, assignment]
+    found = with_tensors(network, {id(own): own.detach()[at].clone() for own in held})
+    found.members = tuple(network.members[i] for i in chosen)  # type: ignore[index, assignment]
     return found
 
 

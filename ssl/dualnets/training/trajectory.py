@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dualnets._checks import check_kind, check_network, check_switch, check_whole
+from dualnets.methods import discover
 from dualnets.methods.protocol import Method, State, TrainContext
 from dualnets.methods.source import Source
 from dualnets.optim.optimizers import Optimizer
@@ -20,6 +22,7 @@ from dualnets.training.checkpoint import Checkpoints
 from dualnets.training.draw_ahead import drawn_ahead
 from dualnets.training.ensemble import Part
 from dualnets.training.fingerprint import fingerprint
+from dualnets.training.memory import pick
 from dualnets.training.rows import Epochs
 from dualnets.training.source_rows import rows_for
 from dualnets.training.state import Precision, TrainConfig, TrainState
@@ -48,6 +51,49 @@ class Snapshot(NamedTuple):
     state: State
     losses: Tensor
     frozen_at: Tensor
+
+    def __repr__(self) -> str:
+        frozen = describe_frozen(self.network.members, self.frozen_at) or "none frozen"
+        losses = ", ".join(f"{loss:.3g}" for loss in self.losses[:4].tolist())
+        losses += ", …" * (len(self.losses) > 4)
+        return (
+            f"Snapshot(step {self.step}, {type(self.network).__name__} of {len(self.losses)}, "
+            f"losses [{losses}], {len(self.state)} tensors of state, {frozen})"
+        )
+
+    def without_frozen(self, trees: LatentTree) -> tuple[Any, LatentTree]:
+        """The networks that were not frozen and their trees, e.g. for `hltm.probe.measure`.
+
+        Members keep their addresses: member 3 stays member 3.
+
+        Args:
+            trees: as the training was given them; one tree of many networks is returned as it is.
+
+        Raises:
+            ValueError: every member is frozen; trees that are not as many as the networks.
+
+        Example:
+            >>> import dualnets, hltm
+            >>> trees = hltm.symmetric_binary(depth=3, members=3, seed=0)
+            >>> final = dualnets.train(
+            ...     dualnets.tree_network(trees, units=4, seed=1), dualnets.SimCLR(), trees,
+            ...     augment=hltm.keep_root(), steps=20, batch=32, seed=2,
+            ...     optimizer=dualnets.SGD(lr=[0.1, 1e30, 0.1]))
+            >>> network, kept = final.without_frozen(trees)
+            >>> network.members, kept.members
+            ((0, 2), (0, 2))
+        """
+        kept = (self.frozen_at < 0).nonzero().flatten().tolist()
+        if not kept:
+            raise ValueError(
+                f"no member is left: {describe_frozen(self.network.members, self.frozen_at)}"
+            )
+        if trees.stacked and trees.members != tuple(self.network.members):
+            raise ValueError(
+                f"the networks are members {self.network.members}, the trees {trees.members}"
+            )
+        network = pick(self.network, kept) if self.network.stacked else self.network
+        return network, trees[kept] if trees.stacked else trees
 
 
 class DivergedError(RuntimeError):
@@ -195,6 +241,12 @@ def describe_frozen(members: Sequence[int], frozen_at: Tensor) -> str:
 def _check_types(network: Any, method: Any, source: Any, optimizer: Any, checkpoints: Any) -> None:
     """Raise TypeError where a name or a class is given in place of an object."""
     check_network("network", network)
+    known = discover() if isinstance(method, str) else {}
+    if method in known:
+        raise TypeError(
+            f"method must be such as dualnets.{known[method].__name__}(), got {method!r}, its word on the "
+            "command line"
+        )
     check_kind("method", method, Method, "dualnets.SimCLR()")
     if isinstance(source, type) or not isinstance(source, LatentTree | Source):
         example = "hltm.symmetric_binary(depth=3, seed=0) or dualnets.images.load('digits')"
@@ -246,9 +298,20 @@ def _train(
     threads = min(len(parts), max(at_once // each, 1), torch.get_num_threads())
     own = nullcontext() if checkpoints is None else alone(local_path(checkpoints.folder))
     with own, drawn_ahead(parts, chosen[-1]):
-        yield from _train_parts(
-            parts, threads, network, config, chosen, checkpoints, strict, progress
-        )
+        try:
+            yield from _train_parts(
+                parts, threads, network, config, chosen, checkpoints, strict, progress
+            )
+        except KeyboardInterrupt as interrupt:
+            if checkpoints is not None:
+                newest = (
+                    f"step {checkpoints.steps()[-1]}" if checkpoints.steps() else "the beginning"
+                )
+                interrupt.add_note(
+                    f"The training was interrupted; the same call goes on from {newest}, with the "
+                    f"checkpoints in {os.fspath(checkpoints.folder)}."
+                )
+            raise
 
 
 def _train_parts(

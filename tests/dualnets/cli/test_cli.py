@@ -63,6 +63,11 @@ def test_a_commands_help_shows_every_setting_with_default_and_meaning(capsys):
                  "--augment", "--network", "--seed", "--device", "--fresh", "--out", "--scale"):  # fmt: skip
         assert f" {flag} " in shown
     assert "2 5 10" in shown
+    assert "defaults are those of the default scale" in shown
+    assert main(["run", "emergence", "--scale", "smoke", "--help"]) == 0
+    of_smoke = " ".join(capsys.readouterr().out.split())
+    assert "defaults are those of the smoke scale" in of_smoke
+    assert "number of updates (default: 300)" in of_smoke
     assert "smallest magnitude of an edge's polarity" in shown
 
 
@@ -132,6 +137,8 @@ def test_list_names_the_experiments(capsys):
          "polarity-low must not exceed polarity-high, got 0.9 and 0.8"),
         (["run", "emergence", "--device", "tpu"], "unknown device 'tpu'"),
         (["run", "emergence", "--scale", "big"], "unknown scale 'big'"),
+        (["run", "emergence", "--method", "byolx"],
+         "emergence has no setting --method; architecture, augmentation, branching, byol-ablation and "),
         (["run", "emergence", "--augment", "blur"], "unknown augmentation 'blur'"),
         (["run", "emergence", "--augment", "keep-nodes:oak"], "unknown node 'oak'; the tree has"),
         (["run", "emergence", "--steps"], "steps needs a value, or several"),

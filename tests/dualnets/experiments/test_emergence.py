@@ -7,11 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from judging import judge
+from matplotlib.figure import Figure
 from tiny_runs import drawn_once
 
 import dualnets
 from dualnets import experiments
 from dualnets.experiments.emergence import _emergence as emergence
+from dualnets.experiments.emergence._emergence_figure import _over_training
 from dualnets.lab.stats import pooled
 
 LEVELS = (1, 2, 3)
@@ -80,6 +82,41 @@ def test_the_rule(changes, verdict, reason):
     assert reason in found.reason
 
 
+@pytest.mark.parametrize(
+    ("changes", "obstacle"),
+    [
+        ({"control_gain": 0.08}, r"level 2: the control may close up to 0\.[12]\d of it, bound 0\.1; level"),
+        ({"null": 0.95}, r"level 3: not above the null \(p = 1, bound 0\.001\)\)$"),
+        ({"gain": {1: 0, 2: 0.0, 3: 0.3}}, r"\(level 2: training may close as little as -?0\.0\d of"),
+    ],
+)  # fmt: skip
+def test_the_reason_names_what_keeps_a_level_from_emerging(changes, obstacle):
+    assert re.search(obstacle, judge(experiments.load("emergence"), made_up(**changes)).reason)
+
+
+def test_trees_that_diverged_are_counted_and_left_out():
+    table = made_up(trees=16)
+    assert "diverged" not in emergence.summary_table(table)
+    lost = (table["member"] < 10) & (table["step"] == 10) & (table["metric"] == "correlation")
+    kept = table[table["member"] >= 10]
+    table.loc[lost & (table["units"] == 5), "value"] = np.nan
+    found, of_kept = emergence.summary_table(table), emergence.summary_table(kept)
+    assert found["diverged"].tolist() == ["0/16"] * 3 + ["10/16"] * 6
+    columns = ["initial", "final", "ceiling", "gap closed", "n"]
+    pd.testing.assert_frame_equal(found[columns][3:], of_kept[columns][3:])
+    experiment = experiments.load("emergence")
+    reason = judge(experiment, table).reason
+    assert reason.endswith("10 of 16 trees with 5 units diverged")
+    assert experiment.headline(table[table["units"] == 5]).endswith(", 20 of 32 diverged")
+    widest = emergence.by_level(table[table["units"] == 5], step=None)
+    axes = Figure().subplots()
+    _over_training(axes, widest, dict.fromkeys(LEVELS, "black"), "a  widest")
+    assert "a  widest\n20 of 32 trees diverged" in {axes.get_title(), axes.get_title(loc="left")}
+    table.loc[(table["step"] == 10) & (table["metric"] == "correlation"), "value"] = np.nan
+    assert set(emergence.summary_table(table)["gap closed"]) == {"–"}
+    assert experiment.headline(table[table["units"] == 2]) == "16 of 16 diverged"
+
+
 def test_only_the_widest_tree_network_counts():
     table = made_up(gain=0.2)
     narrow = (table["units"] == 2) & (table["step"] == 10)
@@ -131,7 +168,9 @@ def run(tmp_path_factory):
 
 def test_latents_emerge_in_a_small_run(run):
     # that the control closes none of the narrow gap at level 2 needs more trees
-    assert run.verdicts[0].reason.endswith("latents emerge at level 3 only")
+    assert (
+        "latents emerge at level 3 only (level 2: the control may close" in run.verdicts[0].reason
+    )
     assert run.verdicts[0].effect_value > 0.4
     last = emergence.by_level(run.table)
     root = last[(last["level"] == 3) & (last["units"] == 5)]

@@ -56,7 +56,7 @@ def test_without_dask_one_line_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert main(["run", "emergence", "--cluster", "local:2"]) == 2
     said = capsys.readouterr().err
-    assert said == "hltm: cluster local:2 needs Dask: pip install hltm[cluster]\n"
+    assert said == "hltm: cluster local:2 needs Dask: python -m pip install distributed\n"
 
 
 def test_a_scheduler_that_does_not_answer_is_one_line(monkeypatch, capsys, tmp_path):

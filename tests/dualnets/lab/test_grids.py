@@ -13,6 +13,7 @@ from dualnets.lab.grids import (
     repeat_command,
     run_name,
     settable_fields,
+    shown_values,
     values_by_field,
     variants,
 )
@@ -71,6 +72,27 @@ def test_only_some_variants_are_kept_in_the_order_of_the_experiment():
     # a setting must have an effect on what is kept
     with pytest.raises(ValueError, match="margin has no effect here: it applies to loss triplet"):
         cells(losses, "smoke", {"margin": [2.0]}, ["simple"])
+
+
+def test_a_change_that_leaves_nothing_of_what_makes_a_variant_is_refused():
+    losses = experiments.load("losses")
+    message = "'simple' is made by loss simple, which would have no effect: .* and method is byol"
+    with pytest.raises(ValueError, match=message):
+        cells(losses, "smoke", {"method": ["byol"]}, ["simple", "triplet"])
+    # negatives had no effect with this loss before, either
+    assert len(cells(losses, "smoke", {"lr": [0.1]}, ["simple"])) == 1
+
+
+def test_a_name_that_begins_several_variants_is_answered_with_all_of_them():
+    with pytest.raises(ValueError, match="did you mean 'infonce 1' or 'infonce 4' or 'infonce 16'"):
+        cells(experiments.load("losses"), "smoke", {}, ["infonce"])
+
+
+def test_the_help_says_which_variant_has_which_value():
+    shown = shown_values(experiments.load("losses"), "default", "lr")
+    assert shown.startswith("0.03 (simple); 1.0 (triplet, ntxent); ")
+    assert shown_values(EMERGENCE, "default", "units") == "2 5 10 | 64 | 10"
+    assert shown_values(EMERGENCE, "smoke", "units") == "2 5 | 32 | 5"
 
 
 def test_with_some_variants_there_is_no_verdict():

@@ -1,5 +1,6 @@
 """Theorems 3 and 4: both operators against loops, against themselves matrix-free, and their limits."""
 
+import re
 import weakref
 
 import numpy as np
@@ -14,6 +15,7 @@ from dualnets import InfoNCE, Simple, Triplet
 from dualnets.theory import (
     DatasetViews,
     Operator,
+    TensorEstimate,
     connection,
     covariance_operator,
     enumerate_views,
@@ -105,6 +107,10 @@ def test_operators_of_any_data_set_and_module():
     network = module()
     operator = covariance_operator(network, given, "4.weight", batches=4, batch=16, seed=0)
     assert repr(operator) == "Operator(4.weight: 60 x 60, mean of 4 estimates)"
+    estimate = TensorEstimate(torch.tensor([3.0, 4.0]), torch.tensor([0.1, 0.25]))
+    assert repr(estimate) == "TensorEstimate((2,), norm 5, standard errors up to 0.25)"
+    alone = estimate._replace(standard_error=torch.full((2,), torch.nan))
+    assert repr(alone) == "TensorEstimate((2,), norm 5, one estimate)"
     matrix = operator.matrix().value
     assert relative(operator.matvec(matrix[0]), matrix @ matrix[0]) < 1e-12
     values = torch.linalg.eigvalsh(matrix).flip(0)
@@ -116,6 +122,9 @@ def test_sizes_are_shown_and_limited():
     (network, wide) = networks(one)
     operator = covariance_operator(network, data(one), 1)
     assert repr(operator) == "Operator(weights.0: 12 x 12, exact)"
+    assert re.fullmatch(
+        r"TensorEstimate\(\(12, 12\), norm [\d.]+, exact\)", repr(operator.matrix())
+    )
     with pytest.raises(ValueError, match=r"a matrix of 12 x 12 \(1 member\(s\)\) has 144 numbers"):
         operator.matrix(most_entries=143)
     with pytest.raises(ValueError, match=r"count must be in 1..11, got 12"):

@@ -345,7 +345,7 @@ def test_bad_pairs_and_data_sets_are_named():
         predicted_update(network, data(tree(2)), "0.weight", Simple(), batches=2.5, seed=0)
     with pytest.raises(
         TypeError,
-        match=r"hltm\.keep_root\(\), got 'keep-root': hltm.sampling.augment.parse makes one",
+        match=r"hltm\.keep_root\(\), got 'keep-root', .*: hltm.sampling.augment.parse makes one",
     ):
         TreeViews(tree(2), "keep-root")
     with pytest.raises(TypeError, match="expected trees, got str"):

@@ -154,6 +154,27 @@ def test_checkpoints_of_another_training_are_refused(tmp_path, changes, what):
     assert run(tmp_path).step == 6
 
 
+def test_how_to_train_further_is_said_where_it_is_refused(tmp_path):
+    run(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"another folder .*train the last snapshot's network anew"
+    ):
+        run(tmp_path, steps=7)
+
+
+def test_an_interrupted_training_says_from_where_it_goes_on(tmp_path):
+    def interrupt(done):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as found:
+        run(tmp_path, every=2, progress=interrupt)
+    (note,) = found.value.__notes__
+    assert note.endswith(f"the same call goes on from step 0, with the checkpoints in {tmp_path}.")
+    with pytest.raises(KeyboardInterrupt) as found:
+        run(tmp_path, checkpoints=None, progress=interrupt)
+    assert not hasattr(found.value, "__notes__")
+
+
 @pytest.mark.parametrize(
     "method",
     [

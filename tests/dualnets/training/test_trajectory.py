@@ -1,6 +1,8 @@
 """Training: ensembles equal single runs, chunks of steps do not matter, diverged members are frozen."""
 
 import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import dualnets
 import hltm
 from dualnets.training.compiled import pairs, siamese
 from dualnets.training.data import FreshData
+from dualnets.training.steps import WORTH_RECORDING
 from dualnets.training.trajectory import describe_frozen
 from hltm.sampling.philox import Stream
 
@@ -200,7 +203,14 @@ def test_what_cannot_be_is_refused_before_any_work(changes, message, monkeypatch
     ("changes", "message"),
     [
         ({"method": dualnets.SimCLR}, r"method must be such as dualnets\.SimCLR\(\), got <class"),
-        ({"augment": "keep-root"}, r"augment must be such as hltm\.keep_root\(\), got 'keep-root'"),
+        (
+            {"method": "byol"},
+            r"method must be such as dualnets\.BYOL\(\), got 'byol', its word on the",
+        ),
+        (
+            {"augment": "keep-root"},
+            r"hltm\.keep_root\(\), got 'keep-root', its name on the command line",
+        ),
         ({"optimizer": "sgd"}, r"optimizer must be such as dualnets\.SGD\(lr=0\.1\), got 'sgd'"),
         ({"checkpoints": "here"}, r"checkpoints must be such as dualnets\.Checkpoints\(folder\)"),
     ],
@@ -211,6 +221,83 @@ def test_names_and_classes_for_objects_are_refused(changes, message):
             network(),
             **{"method": dualnets.SimCLR(), "source": TREES, "steps": 1} | SETTINGS | changes,
         )
+
+
+@dataclass(frozen=True)
+class Own:
+    """A loss of one's own, with `change` applied to distances `(S, B)`."""
+
+    change: Callable
+    negatives: int = 1
+
+    def __call__(self, anchor, positive, negatives):
+        return self.change((anchor - positive).square().sum(-1))
+
+
+@dataclass(frozen=True)
+class OwnMethod(dualnets.Method):
+    change: Callable
+
+    def loss(self, network, state, batch):
+        return self.change(network(batch.leaves).sum((1, 2)))
+
+
+@pytest.mark.parametrize("steps", [2, WORTH_RECORDING])
+@pytest.mark.parametrize(
+    ("method", "error", "message"),
+    [
+        (dualnets.SimCLR(Own(lambda d: d)), ValueError, r"loss Own .*\(3,\), .*got \(3, 16\)$"),
+        (dualnets.SimCLR(Own(torch.mean)), ValueError, r"loss Own .*\(3,\), .*got \(\)$"),
+        (dualnets.SimCLR(Own(lambda d: 3.0)), TypeError, r"loss Own .*\(3,\), .*got float$"),
+        (
+            dualnets.SimCLR(Own(lambda d: d.mean(1).detach())),
+            ValueError,
+            "losses of SimCLR do not depend on any trained parameter",
+        ),
+        (OwnMethod(lambda d: d), TypeError, r"`return losses, \{\}`; got Tensor$"),
+        (OwnMethod(lambda d: (d, None)), TypeError, r"`return losses, \{\}`; got Tensor"),
+        (OwnMethod(lambda d: (d.mean(), {})), ValueError, r"OwnMethod\.loss .*\(3,\), .*got \(\)$"),
+    ],
+)
+def test_a_loss_of_another_shape_is_one_error_at_the_first_step(method, error, message, steps):
+    done = []
+    with pytest.raises(error, match=message):
+        dualnets.train(network(), method, TREES, steps=steps, progress=done.append, **SETTINGS)
+    assert done == []
+
+
+def test_a_function_without_negatives_is_named():
+    def hinge(anchor, positive, negatives):
+        return anchor
+
+    with pytest.raises(TypeError, match="criterion 'hinge' needs an attribute negatives"):
+        dualnets.SimCLR(hinge)
+
+
+def test_frozen_members_are_shown_and_can_be_left_out():
+    found = trained(diverging(network()), steps=10)
+    assert repr(found) == (
+        f"Snapshot(step 10, BlockNetwork of 3, losses [{found.losses[0]:.3g}, nan, "
+        f"{found.losses[2]:.3g}], 0 tensors of state, loss or gradient not finite: member 1 at step 0)"
+    )
+    with pytest.raises(
+        ValueError, match=r"of member 1 .*; where training diverged a member is frozen"
+    ):
+        hltm.probe.measure(found.network, TREES, samples=600, seed=7, lags=0, details=False)
+    kept, trees = found.without_frozen(TREES)
+    assert kept.members == trees.members == (0, 2)
+    leaves = TREES.sample(8, seed=1).leaves
+    assert kept(leaves[[0, 2]]).equal(found.network(leaves)[[0, 2]])
+    tree = TREES[0]
+    one = trained(network(tree, members=3), tree, steps=1)
+    assert one.without_frozen(tree)[1] is tree
+    with pytest.raises(
+        ValueError, match=r"the networks are members \(0, 1, 2\), the trees \(0, 1\)"
+    ):
+        found.without_frozen(TREES[:2])
+    lost = found._replace(frozen_at=torch.tensor([3, 0, 4]))
+    with pytest.raises(ValueError, match=r"no member is left: .*member 0 at step 3, member 1"):
+        lost.without_frozen(TREES)
 
 
 def test_trees_that_do_not_fit_are_refused():

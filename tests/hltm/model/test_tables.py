@@ -182,3 +182,16 @@ def test_ten_thousand_tables_are_packed_quickly():
     made = make_tables(topology, tables)
     assert made.flat.shape == (1, int((rows * states).sum()))
     assert time.process_time() - before < 3
+
+
+def test_several_members_are_chosen_by_their_places():
+    trees = hltm.symmetric_binary(depth=2, members=4, seed=0)
+    some = trees[[3, 1]]
+    assert some.members == (3, 1)
+    assert some.tables.flat.equal(trees.tables.flat[[3, 1]])
+    with pytest.raises(IndexError, match=r"no member in \[\] of 4"):
+        trees[[]]
+    with pytest.raises(
+        TypeError, match=r"trees of tables, got 2; trees\[2:4\] are members 2 and 3"
+    ):
+        trees.of_members(2, 4)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple
 
@@ -30,7 +30,12 @@ from dualnets.lab.stats import (
     last_step,
     too_few,
 )
-from dualnets.lab.variants import PRE
+from dualnets.lab.variants import FEW, PRE
+
+CAPTION = (
+    "means over n trees{left}; gap closed with its 95% interval, each by itself; those that the rule reads "
+    "hold at all levels and settings at once, and are wider"
+)
 
 
 def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
@@ -82,6 +87,7 @@ def groups(table: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame, 
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     """One row per network and level: means over trees, gap closed with its 95% interval, latents below null.
 
+    Every mean is over the trees that did not diverge; `diverged` counts the others, where there are any.
     `below null` counts the latents, over all trees, with no candidate whose correlation is above the null.
     """
     ends = last_step(table[table["metric"] == "below_null"])
@@ -91,6 +97,7 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
             kinds = by_level(rows).groupby(["network", "units", "level"], sort=False)
             for (network, units, level), part in kinds:
                 closed, own = _gap(part), ends[ends["cell"].isin(part["cell"])]
+                kept = part[np.isfinite(part["value"])]  # one row per tree
                 below = own[own["level"] == level]["value"].dropna()
                 label = {k: v for k, v in setting.items() if k != "augment" or rows is main}
                 found.append(
@@ -98,16 +105,30 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
                         **{name.replace("_", " "): value for name, value in label.items()},
                         "network": f"{network} {units}{' control' if rows is control else ''}",
                         "level": level,
-                        "initial": part["initial"].mean(),
-                        "final": part["value"].mean(),
-                        "ceiling": part["ceiling"].mean(),
-                        "null": part["null"].mean(),
-                        "gap closed": str(closed) if np.isfinite(closed.value) else "at ceiling",
+                        "initial": kept["initial"].mean(),
+                        "final": kept["value"].mean(),
+                        "ceiling": kept["ceiling"].mean(),
+                        "null": kept["null"].mean(),
+                        "gap closed": "at ceiling"
+                        if len(kept) and np.isnan(closed.value)
+                        else str(closed),
                         "below null": f"{int(below.sum())}/{len(below)}",
+                        "diverged": f"{len(part) - len(kept)}/{len(part)}",
                         "n": closed.n,
                     }
                 )
-    return pd.DataFrame(found)
+    made = pd.DataFrame(found)
+    lost = not made["diverged"].str.startswith("0/").all()
+    made = made if lost else made.drop(columns="diverged")
+    made.attrs["caption"] = CAPTION.format(left=" that did not diverge" * lost)
+    return made
+
+
+def diverged(means: pd.DataFrame) -> tuple[int, int]:
+    """How many trees have a value that is not finite, and how many there are; rows as of `by_level`."""
+    finite = means.assign(finite=np.isfinite(means["value"]))
+    finite = finite.groupby(["cell", "member"])["finite"].all()
+    return int((~finite).sum()), len(finite)
 
 
 def _gap(means: pd.DataFrame, among: int = 1) -> Estimate:
@@ -197,11 +218,46 @@ def judge(table: pd.DataFrame) -> Judgement:
         outcome, reason = "fails", "latents emerge at no level >= 2"
     elif emerged:
         reason = f"latents emerge at {'level' if len(emerged) == 1 else 'levels'} {where} only"
+        reason += _obstacles(details)
     else:
-        reason = "latents are shown to emerge at no level >= 2"
+        reason = f"latents are shown to emerge at no level >= 2{_obstacles(details)}"
+    for one in found:
+        lost, trees = diverged(one.last)
+        if lost >= FEW * trees > 0:  # of fewer the verdict says whether they decide
+            what = ", ".join([f"{one.units} units", *(f"{k} {v}" for k, v in one.setting.items())])
+            reason += f"; {lost} of {trees} trees with {what} diverged"
     what = "gap closed, mean over levels >= 2"
     effect = min((one.gap for one in found), key=lambda each: each.value, default=NOTHING)
     return Judgement(outcome, reason, what, effect, details)
+
+
+def _obstacles(details: Sequence[Mapping[str, Any]]) -> str:
+    """Which part of the rule keeps each level from being shown to emerge, of three entries at most."""
+    apart = {"units", "level"}
+    texts = []
+    for entry in (entry for entry in details if not entry["emerges"]):
+        low, control, p = (entry[name] for name in ("low", "control_high", "p_above_null"))
+        missing = []
+        if np.isnan(low):
+            missing.append("the gap closed has no interval")
+        elif low <= NEGLIGIBLE:
+            missing.append(
+                f"training may close as little as {low:.2f} of the gap, bound {NEGLIGIBLE}"
+            )
+        if control >= NEGLIGIBLE:
+            missing.append(f"the control may close up to {control:.2f} of it, bound {NEGLIGIBLE}")
+        elif np.isnan(control):
+            missing.append("that of the control has no interval")
+        if p >= SIGNIFICANCE:
+            missing.append(f"not above the null (p = {p:.2g}, bound {SIGNIFICANCE})")
+        keys = list(entry)[: list(entry).index("emerges")]
+        own = [
+            f"level {entry['level']}",
+            *(f"{name} {entry[name]}" for name in keys if name not in apart),
+        ]
+        texts.append(": ".join([", ".join(own), ", ".join(missing)]))
+    more = [f"and {len(texts) - 3} more"] * (len(texts) > 3)
+    return f" ({'; '.join([*texts[:3], *more])})" if texts else ""
 
 
 def _at_level(part: pd.DataFrame, rest: pd.DataFrame, tests: int) -> dict[str, Any]:

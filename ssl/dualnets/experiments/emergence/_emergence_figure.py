@@ -13,7 +13,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpecFromSubplotSpec
 
-from dualnets.experiments.emergence._emergence import by_level, groups
+from dualnets.experiments.emergence._emergence import by_level, diverged, groups
 from dualnets.lab.ratios import gap_closed
 from dualnets.lab.report.intervals import band, bars
 from dualnets.lab.report.style import AFTER, BEFORE, CEILING, WIDTH, level_colours
@@ -82,8 +82,13 @@ def _block(block: Any, main: pd.DataFrame, control: pd.DataFrame) -> None:
 
 
 def _over_training(axes: Axes, rows: pd.DataFrame, colours: dict[int, Any], title: str) -> None:
-    """Best |correlation| by level against steps, with ceilings and the null."""
+    """Best |correlation| by level against steps, with ceilings and null, of trees that did not diverge."""
     steps = np.array(sorted(rows["step"].unique()), dtype=float)
+    ends = rows[rows["step"] == steps[-1]]
+    if lost := diverged(ends)[0]:
+        title += f"\n{lost} of {diverged(ends)[1]} trees diverged"
+        finite = np.isfinite(rows["value"]).groupby([rows["cell"], rows["member"]]).transform("all")
+        rows = rows[finite] if finite.any() else rows
     for level, part in rows.groupby("level"):
         label = f"level {level}" + (" (root)" if level == rows["level"].max() else "")
         over = [at["value"].to_numpy() for _, at in part.groupby("step")]
@@ -176,7 +181,8 @@ def _one_tree(block: Any, place: Any, rows: pd.DataFrame, letter: str) -> None:
     scored = rows[rows["metric"] == PRE]
     ends = last_step(scored)
     gain = (ends["value"] - ends["initial"]).groupby(ends["member"]).mean().sort_values()
-    member = int(gain.index[len(gain) // 2])
+    finite = gain.dropna() if gain.notna().any() else gain
+    member = int(finite.index[len(finite) // 2])
     one = scored[scored["member"] == member]
     first = one.iloc[0]
     topology = Topology.balanced(int(first["depth"]), int(first["branching"]))

@@ -5,7 +5,7 @@ replaces β by its average ξ(x, y) over the views of two samples, which makes a
 (docs/theory.md, Equations 3.3 and 3.6). The difference of the two updates is the residue θ. The theorem is
 about its rate: it vanishes with the variance of the augmentation. How large it is at a given noise the
 theorem does not say. Both updates are computed without sampling noise, by enumerating all views of small
-trees.
+trees (`dualnets.theory.pairwise_operator` and its `residual`).
 
 Rate: untrained networks, and views that become quieter in two ways. Views that keep the root, on trees
 whose polarities approach 1, change samples and views together; leaves that are redrawn with a probability

@@ -39,7 +39,7 @@ LARGEST = 4096  # nodes of a tree that is still drawn
 MOST = 1_000_000  # scores, about 1.5 MB of a page
 MISSING = (
     '<p class="quiet">The explorer is drawn by plotly, which is not installed: '
-    '<code>pip install "hltm[explorer]"</code>, then <code>hltm report</code>.</p>'
+    "<code>python -m pip install plotly</code> brings it, then <code>hltm report</code>.</p>"
 )
 CONTROLS = """<div class="controls">
 <label>Cell<select id="cell-0"></select></label>

@@ -29,6 +29,8 @@ TERMS = {  # the first sentence is short, and says it alone
     "flat": "Whether a curve has reached its plateau.",
     "gap closed": "The share of the way from untrained to ceiling that training went. 0 is no change, "
     "1 is the ceiling, and below 0 training made it worse.",
+    "half gap at": "The number of updates after which half of the gap is closed. It is the median of trees, "
+    "with its 95% interval.",
     "holds": "The numbers support the claim. The rule was fixed before the run.",
     "initial": "The value of the untrained network. It is not 0: random units are already aligned.",
     "interval": "The 95% interval, in brackets or as ± half of its width. It comes from a procedure that "
@@ -57,6 +59,8 @@ TERMS = {  # the first sentence is short, and says it alone
     "ratio of the unit with it.",
     "rival baseline": "The score of the rival's exact posterior for this latent. A unit that "
     "only follows the rival reaches this.",
+    "root": "The top latent; alone, the best |correlation| with it after training. Every leaf "
+    "descends from it.",
     "selectivity": "Half the difference of a unit's means in a latent's two states. It is Equation "
     "4.2 of docs/theory.md.",
     "spread": "How differently embeddings of different inputs point. 0 is a collapse to a point, 1 is "
@@ -69,13 +73,15 @@ SPELLED = {  # how terms stand in tables and sentences -> the term
     "collapse": "collapsed", "collapses": "collapsed", "diverge": "diverged", "lost": "diverged",
     "emerge": "emerges", "linear all": "accuracy", "linear few": "accuracy", "null value": "null",
     "embedding": "spread", "gaps closed": "gap closed", "feature spread": "spread", "rivals": "rival",
+    "half of the gap at": "half gap at",
 }  # fmt: skip
 # in a heading such as `ratio when level` these words are no terms; alone, or at its start, they are
 WHOLE = {"p", "n", "level", "levels", "rank", "before", "initial", "open", "holds", "fails", "control",
-         "lost", "latent", "latents", "embedding"}  # fmt: skip
+         "lost", "latent", "latents", "embedding", "root"}  # fmt: skip
 # in sentences these are everyday words
 NOT_IN_PROSE = {"p", "n", "level", "levels", "before", "initial", "open", "holds", "fails", "control",
-                "candidates", "flat", "lost", "latent", "latents", "rank", "emerge", "emerges"}  # fmt: skip
+                "candidates", "flat", "lost", "latent", "latents", "rank", "root", "emerge",
+                "emerges"}  # fmt: skip
 _SPELLINGS = {**{term: term for term in TERMS}, **SPELLED}
 
 
@@ -108,15 +114,18 @@ def term_of(words: str) -> str | None:
 def legend(headings: Iterable[str]) -> dict[str, str]:
     """Term -> the first sentence of its explanation, of the terms in headings, each once.
 
+    A term has the name that it has in the heading, where this is the whole heading.
+
     Example:
         >>> list(legend(["variant", "ceiling", "gap closed ≥ 2", "n"]))
         ['ceiling', 'gap closed', 'n']
         >>> legend(["ceiling"])["ceiling"]
         'The best score that any function of the leaves reaches.'
+        >>> list(legend(["before", "rank", "p grown"]))
+        ['before', 'rank', 'p']
     """
-    found = (term_of(str(words)) for words in headings)
-    return {
-        term: re.split(r"(?<=\.) (?=[A-Z0])", TERMS[term])[0]
-        for term in dict.fromkeys(found)
-        if term is not None
-    }
+    named: dict[str, str] = {}
+    for words in map(str, headings):
+        if term := term_of(words):
+            named.setdefault(term, words if words in SPELLED else term)
+    return {name: re.split(r"(?<=\.) (?=[A-Z0])", TERMS[term])[0] for term, name in named.items()}

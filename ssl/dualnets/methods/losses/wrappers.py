@@ -5,7 +5,7 @@ Symbols are those of `dualnets.methods.losses`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dualnets._checks import check_number
@@ -90,7 +90,7 @@ class Detached:
         torch.Size([2])
     """
 
-    criterion: PairWeighted = field(default_factory=InfoNCE)
+    criterion: PairWeighted = InfoNCE()  # noqa: RUF009, frozen
 
     def __post_init__(self) -> None:
         if isinstance(self.criterion, type) or not hasattr(self.criterion, "pairs"):

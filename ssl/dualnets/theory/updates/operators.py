@@ -38,6 +38,12 @@ class TensorEstimate(NamedTuple):
     value: Tensor
     standard_error: Tensor
 
+    def __repr__(self) -> str:
+        shape, largest = tuple(self.value.shape), float(self.standard_error.nan_to_num().max())
+        error = "exact" if not self.standard_error.any() else f"standard errors up to {largest:.2g}"
+        error = "one estimate" if bool(self.standard_error.isnan().any()) else error
+        return f"TensorEstimate({shape}, norm {float(self.value.norm()):.4g}, {error})"
+
 
 class Eigenpairs(NamedTuple):
     """Leading eigenvalues and eigenvectors, largest first.

@@ -62,6 +62,9 @@ class PairwiseOperator:
     weighted: Operator
     repulsion: Tensor
 
+    def __repr__(self) -> str:
+        return f"PairwiseOperator(exact {self.exact}, weighted {self.weighted})"
+
     def residual(self) -> Tensor:
         """`()` or `(S,)` |exact - weighted| / |exact| of the two updates (Equation 3.7).
 
