@@ -52,6 +52,12 @@ settings.register_profile(
 settings.load_profile("same")
 
 
+def pytest_collection_modifyitems(items):
+    """Of two processes one begins with `hltm` and one with `dualnets`, so that neither waits for kernels
+    that the other one compiles."""
+    items.sort(key=lambda item: "dualnets" in item.path.parts)
+
+
 def pytest_collection_finish():
     """What is imported by now stays, so that collecting garbage need not look through it every time."""
     gc.freeze()

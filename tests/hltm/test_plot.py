@@ -114,6 +114,7 @@ def test_values_colour_their_nodes_and_others_stay_white():
     assert len(plain.axes) == 2
 
 
+@pytest.mark.slow
 def test_files_of_a_few_hundred_nodes(tmp_path):
     tree = irregular_tree(1, nodes=300, max_states=3)
     figure = tree_figure(tree, title="three hundred nodes")

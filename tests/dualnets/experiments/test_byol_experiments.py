@@ -330,6 +330,7 @@ def test_variants_train(name):
         assert seen["value"].notna().all()
 
 
+@pytest.mark.slow
 def test_a_small_run_leaves_verdicts_a_summary_and_a_figure(tmp_path):
     with drawn_once():
         run = dualnets.run(NORMS, scale="smoke", out=tmp_path, workers=1, **TINY)

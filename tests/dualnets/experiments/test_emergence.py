@@ -166,6 +166,7 @@ def run(tmp_path_factory):
         return dualnets.run("emergence", scale="smoke", out=out, steps=200, evaluation_samples=2048)
 
 
+@pytest.mark.slow
 def test_latents_emerge_in_a_small_run(run):
     # that the control closes none of the narrow gap at level 2 needs more trees
     assert (
@@ -178,6 +179,7 @@ def test_latents_emerge_in_a_small_run(run):
     assert free > idle + 0.1
 
 
+@pytest.mark.slow
 def test_no_number_is_above_its_ceiling_by_more_than_its_error(run):
     scored = run.table[run.table["metric"].str.startswith("best")]
     error = 5 / np.sqrt(scored["n"]) + 5 * scored["ceiling_error"]
@@ -186,6 +188,7 @@ def test_no_number_is_above_its_ceiling_by_more_than_its_error(run):
     ).all()
 
 
+@pytest.mark.slow
 def test_every_number_has_its_company(run):
     scored = run.table[run.table["metric"] == "correlation"]
     assert scored[["value", "initial", "null", "ceiling", "n"]].notna().all().all()
@@ -203,6 +206,7 @@ def test_every_number_has_its_company(run):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_same_trees_serve_every_width(run):
     first = run.table[(run.table["step"] == 0) & (run.table["metric"] == "correlation")]
     tree = first[(first["network"] == "tree") & (first["augment"] == "keep-root")]
@@ -210,6 +214,7 @@ def test_the_same_trees_serve_every_width(run):
     assert by_units[2].equals(by_units[5])
 
 
+@pytest.mark.slow
 def test_the_page_stands_alone(run):
     page = (run.folder / "index.html").read_text()
     assert experiments.load("emergence").claims[0].text in page
@@ -222,6 +227,7 @@ def test_the_page_stands_alone(run):
         assert word in page
 
 
+@pytest.mark.slow
 def test_the_summary_is_the_tables_means(run):
     row = emergence.summary_table(run.table).iloc[-1]
     last = run.table[
@@ -233,6 +239,7 @@ def test_the_summary_is_the_tables_means(run):
     assert json.loads((run.folder / "verdict.json").read_text())[0]["n"] == row["n"]
 
 
+@pytest.mark.slow
 def test_no_key_lies_on_values_and_every_circle_is_whole(run):
     figure = experiments.load("emergence").plot(run.table)
     figure.draw_without_rendering()

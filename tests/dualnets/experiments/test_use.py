@@ -92,6 +92,7 @@ def test_a_member_that_diverged_has_no_share_and_changes_no_other():
     assert set(found.node) == {"1", "2"}  # not the root
 
 
+@pytest.mark.slow
 def test_a_small_run(monkeypatch):
     for name, value in {"_use.PATCHED": 60, "_use.DRAWS": 2, "_use.EARLY": 1}.items():
         monkeypatch.setattr(f"dualnets.experiments.objectives.{name}", value)

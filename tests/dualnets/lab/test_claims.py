@@ -280,6 +280,7 @@ def test_a_damaged_run_is_named_and_the_others_are_shown(out, tmp_path, capsys):
     assert " HOLDS" not in shown.out
 
 
+@pytest.mark.slow
 def test_runs_of_another_seed_become_a_column(out, tmp_path, capsys):
     page = tmp_path / "claims.md"
     page.write_text(f"{claims.BEGIN}\n{claims.END}\n")

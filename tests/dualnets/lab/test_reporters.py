@@ -131,6 +131,7 @@ def scalars(folder):
     }
 
 
+@pytest.mark.slow
 def test_tensorboard_has_the_curves_of_every_cell(tmp_path):
     pytest.importorskip("tensorboard")
     recorder = Recorder()

@@ -52,6 +52,7 @@ def test_a_run_leaves_all_its_files_and_is_found_again(stored, monkeypatch):
     assert again.table.equals(run.table)
 
 
+@pytest.mark.slow
 def test_fresh_computes_again_and_gives_the_same_values(copied_run):
     first, out = copied_run
     manifest = out / "emergence" / first.name / "manifest.json"
@@ -190,6 +191,7 @@ def test_what_was_stored_before_a_setting_was_added_is_read_with_it(copied_run):
 
 
 @pytest.mark.parametrize("name", ["residual", pytest.param("top_down", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_trees_of_several_seeds_are_kept_apart_by_every_experiment(name, tmp_path):
     with blank_figures(name):
         two = dualnets.run(name, scale="smoke", out=tmp_path, seed=[0, 1], members=2)

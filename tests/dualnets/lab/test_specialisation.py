@@ -88,6 +88,7 @@ def test_one_teacher_serves_all_members_and_dense_layers_are_taken_whole():
     assert table.equals(specialisation(student, stacked, TREES, samples=600, seed=4, lags=10))
 
 
+@pytest.mark.slow
 def test_a_wide_student_learns_its_teacher():
     """More units, more of the teacher found: the student's best after training beats its start."""
     teacher, student = network(2), network(8, seed=1)

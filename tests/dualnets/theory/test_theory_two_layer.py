@@ -126,6 +126,7 @@ def test_hidden_selectivity_is_that_of_samples():
     assert torch.allclose(found.correlation[alive], (joint / scale)[alive], atol=0.01)
 
 
+@pytest.mark.slow
 def test_errors():
     trees, _, given, weights = case()
     with pytest.raises(ValueError, match="two layers need"):
