@@ -16,7 +16,7 @@ html_title = f"hltm {release}"
 extensions = [
     "myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "sphinx_design",
     "mathml", "docstrings", "command_line", "claim_pages", "glossary",
-    "benchmark_pages",
+    "benchmark_pages", "warm_kernels",
 ]  # fmt: skip
 exclude_patterns = ["_build", "_ext"]
 default_role = "code"  # in docstrings, single backticks are code
