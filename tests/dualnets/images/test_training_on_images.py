@@ -168,7 +168,7 @@ TREE = hltm.symmetric_binary(depth=6, seed=0)
             ValueError, r"reads pictures of the shape \(1, 8, 8\), the data are LatentTree\(127 nodes",
         ),
         (lambda: train(SimCLR(), images="digits"), TypeError, r"source must be .* or dualnets\.images"),
-        (lambda: train(SimCLR(), images=TREE), TypeError, "augment must be such as hltm.keep_root"),
+        (lambda: train(SimCLR(), images=TREE), TypeError, "augment must be an Augmentation, e.g. hltm"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused(make, error, message):

@@ -9,7 +9,6 @@ import math
 
 import pytest
 import torch
-from few import few
 from scipy import stats
 
 import dualnets
@@ -327,7 +326,8 @@ LEARNERS = {  # and the loss of an embedding that is a single point
 }
 
 
-@pytest.mark.parametrize("name", few(LEARNERS))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LEARNERS)
 def test_the_root_emerges_where_views_share_it_and_not_where_they_share_nothing(name):
     method, samples, collapsed = LEARNERS[name]
     trees = hltm.symmetric_binary(depth=3, members=4, seed=0)

@@ -79,6 +79,9 @@ def check(method, make, rates, norm=None):
         check_finite(finals(METHODS[method], make((0.01, rate)), norm), rate)
 
 
+COMPILED_FOR_LONG = ("moco", "pirl", "swav")
+
+
 def check_finite(found, rate):
     """Every number of the last snapshot is finite, and of a frozen member as it was before that step."""
     last = found[-1]
@@ -96,7 +99,12 @@ def check_finite(found, rate):
     ("method", "optimizer"),
     [
         # every method and every optimiser in turn; all pairs if asked for
-        pytest.param(method, optimizer, marks=[pytest.mark.slow] * ((i + j) % len(OPTIMIZERS) > 0))
+        pytest.param(
+            method,
+            optimizer,
+            marks=[pytest.mark.slow]
+            * ((i + j) % len(OPTIMIZERS) > 0 or method in COMPILED_FOR_LONG),
+        )
         for i, method in enumerate(METHODS)
         for j, optimizer in enumerate(OPTIMIZERS)
     ],

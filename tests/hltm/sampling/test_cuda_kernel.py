@@ -21,7 +21,8 @@ MANY = [2, 300, 2, 3, 4, 5, 6]
 FAKE = torch.device("cuda")
 
 
-@pytest.mark.parametrize("cases", ["few", pytest.param("all", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("cases", ["few", "all"])
 def test_the_simulated_kernel_equals_the_reference(cases):
     """In a process of its own: numba decides when it is imported whether it simulates."""
     chosen = {"NUMBA_ENABLE_CUDASIM": "1", "PYTHONPATH": os.pathsep.join(map(str, sys.path))}
