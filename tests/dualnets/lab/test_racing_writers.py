@@ -10,7 +10,7 @@ import racing_writers
 WRITERS = 3
 
 
-@pytest.mark.parametrize("rounds", [20, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [10, pytest.param(500, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("how", ["exchange", pytest.param("move", marks=pytest.mark.slow)])
 def test_each_ends_well_and_a_whole_folder_stays(tmp_path, how, rounds):
     """`move`: as on file systems that cannot exchange two folders."""

@@ -108,7 +108,7 @@ LOADERS = {
 }
 
 
-@pytest.mark.parametrize("name", LOADERS)
+@pytest.mark.parametrize("name", few(LOADERS, 4))
 def test_each_pass_of_a_loader_is_an_epoch(name):
     data = fixed()
     loader = LOADERS[name](data)

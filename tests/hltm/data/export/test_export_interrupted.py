@@ -27,7 +27,8 @@ hltm.export(tree, sys.argv[1], 1000, seed=5, start=77, views=2, augment=hltm.res
 """
 
 
-@pytest.mark.parametrize("kind", ["npz", pytest.param("huggingface", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["npz", "huggingface"])
 def test_a_killed_export_ends_up_the_same_to_the_last_byte(tmp_path, monkeypatch, kind):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     done = subprocess.run([sys.executable, "-c", KILLED, str(killed), kind], check=False)
