@@ -162,7 +162,7 @@ class DataFolder(Dataset[FolderBatch]):
                         f"{path} holds other rows than its address has, e.g. {name} "
                         f"{found[found != wanted][0]}: it was replaced; remove it and export again"
                     )
-        if path.stat().st_size <= HASHED and checksum(path) != self._checksums[shard.file]:
+        if path.stat().st_size <= HASHED and checksum(path) != self._checksums.get(shard.file):
             raise ValueError(
                 f"{path} was changed: its SHA-256 checksum does not fit; remove it and export again"
             )

@@ -135,7 +135,7 @@ class ExportRecipe:
         for name in (name for group in found.values() for name in group):
             if name in seen:
                 raise ValueError(
-                    f"with one column per node, two columns have the name {name!r}: rename the node, "
+                    f"with one column per node, two columns have the name {name!r:.80}: rename the node, "
                     "or read and write columns='arrays'"
                 )
             if any("\ud800" <= c <= "\udfff" for c in name):

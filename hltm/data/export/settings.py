@@ -42,11 +42,15 @@ def make_recipe(
         check_augmentation(augment)
     check_rows(start, samples)
     if not isinstance(file_format, str) or file_format not in SUFFIXES:
-        raise ValueError(f"unknown format {file_format!r}, expected one of {', '.join(SUFFIXES)}")
+        raise ValueError(
+            f"unknown format {file_format!r:.80}, expected one of {', '.join(SUFFIXES)}"
+        )
     layouts = LAYOUTS[file_format]
     if columns is not None and columns not in layouts:
         wanted = " or ".join(map(repr, layouts))
-        raise ValueError(f"columns of format {file_format!r} must be {wanted}, got {columns!r}")
+        raise ValueError(
+            f"columns of format {file_format!r:.80} must be {wanted}, got {columns!r:.80}"
+        )
     if as_integer("views", views, 0) >= MAX_VIEWS:
         raise ValueError(f"views must be below 2^24, got {views}")
     if views and augment is None:
@@ -108,9 +112,9 @@ def _check_latents(tree: LatentTree, nodes: Nodes) -> tuple[int, ...]:
     for v in found:
         if v in tree.leaves:
             name = tree.topology.names[v]
-            raise ValueError(f"nodes must be latents, got the leaf {name!r}")
+            raise ValueError(f"nodes must be latents, got the leaf {name!r:.80}")
     if len(set(found)) < len(found):
-        raise ValueError(f"nodes must be distinct, got {nodes!r}")
+        raise ValueError(f"nodes must be distinct, got {nodes!r:.80}")
     return found
 
 
@@ -159,10 +163,10 @@ def recipe_of(found: dict[str, Any]) -> ExportRecipe:
         ValueError: a setting that is missing or malformed, or another draw format.
     """
     if found.get("draw_format") != DRAW_FORMAT:
-        raise ValueError(f"draw format {found.get('draw_format')}, expected {DRAW_FORMAT}")
+        raise ValueError(f"draw format {found.get('draw_format')!r:.80}, expected {DRAW_FORMAT}")
     try:
         if found["stream"] != STREAM.name.lower():
-            raise ValueError(f"stream {found['stream']!r}, expected {STREAM.name.lower()!r}")
+            raise ValueError(f"stream {found['stream']!r:.80}, expected {STREAM.name.lower()!r}")
         tree = from_json(json.dumps(found["tree"]))
         held = found["augmentation"]
         if held is not None and not isinstance(held["name"], str):
@@ -186,19 +190,21 @@ def recipe_of(found: dict[str, Any]) -> ExportRecipe:
         check_size(made)
         if made.file_format not in SUFFIXES:
             raise ValueError(
-                f"file format {made.file_format!r}, expected one of {', '.join(SUFFIXES)}"
+                f"file format {made.file_format!r:.80}, expected one of {', '.join(SUFFIXES)}"
             )
         if made.columns not in LAYOUTS[made.file_format]:
-            raise ValueError(f"columns {made.columns!r} do not fit format {made.file_format!r}")
+            raise ValueError(
+                f"columns {made.columns!r:.80} do not fit format {made.file_format!r:.80}"
+            )
         if (made.views > 0) != (made.rates is not None):
             raise ValueError("views and augmentation do not fit")
         if version(made) != found["version"]:
-            raise ValueError(f"version {found['version']}, expected {version(made)}")
+            raise ValueError(f"version {found['version']!r:.80}, expected {version(made)}")
         for key, value in settings(made).items():
             if found[key] != value:
                 raise ValueError(f"its {key} do not fit the rest")
     except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ValueError(f"{error!r} while reading it") from error
+        raise ValueError(f"{error!r:.150} while reading it") from error
     return made
 
 

@@ -213,13 +213,13 @@ class Checkpoints:
             raise _unreadable(path, "it has no format")
         if found["format"] != FORMAT:
             raise ValueError(
-                f"{path} cannot be read as a checkpoint: its format is {found['format']!r}, this version "
+                f"{path} cannot be read as a checkpoint: its format is {found['format']!r:.60}, this version "
                 f"reads {FORMAT}; go on with the version that wrote it, or choose another folder"
             )
         kinds = {"step": int, "snapshot": bool, "made_with": dict}
         for name, kind in kinds.items():
             if not isinstance(found.get(name), kind):
-                raise _unreadable(path, f"{name} is {found.get(name)!r}")
+                raise _unreadable(path, f"{name} is {found.get(name)!r:.60}")
         if found["step"] != step:
             raise _unreadable(path, f"it is of step {found['step']}")
         if changed := damage_of_manifest(found, "it"):
