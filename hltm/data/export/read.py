@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import Dataset
 
 from hltm._integers import as_integer
-from hltm._paths import check_file, checksum, local_path
+from hltm._paths import checksum, local_path
 from hltm.data.batch_items import BatchItems
 from hltm.data.dataset import find_places
 from hltm.data.export.column import Column
@@ -153,7 +153,6 @@ class DataFolder(Dataset[FolderBatch]):
         if shard.file in self._checked:
             return
         path = self.folder / shard.file
-        check_file(path)
         for name, wanted in ("row", np.asarray(shard.rows)), ("member", shard.member):
             if name in self.recipe.keys:
                 found = read_column(self.folder, self.recipe, shard, name)

@@ -84,9 +84,9 @@ def _block(block: Any, main: pd.DataFrame, control: pd.DataFrame) -> None:
 def _over_training(axes: Axes, rows: pd.DataFrame, colours: dict[int, Any], title: str) -> None:
     """Best |correlation| by level against steps, with ceilings and null, of trees that did not diverge."""
     steps = np.array(sorted(rows["step"].unique()), dtype=float)
-    ends = rows[rows["step"] == steps[-1]]
-    if lost := diverged(ends)[0]:
-        title += f"\n{lost} of {diverged(ends)[1]} trees diverged"
+    lost, trees = diverged(rows[rows["step"] == steps[-1]])
+    if lost:
+        title += f"\n{lost} of {trees} trees diverged"
         finite = np.isfinite(rows["value"]).groupby([rows["cell"], rows["member"]]).transform("all")
         rows = rows[finite] if finite.any() else rows
     for level, part in rows.groupby("level"):
